@@ -1,0 +1,64 @@
+# make demo   the whole story on this machine, from nothing
+# make test   lint, types and tests
+# make bench  the measurements, each beside what it is compared with
+# make venv   the environment in .venv, with the command in .venv/bin/jobworker
+# make lock   requirements.lock anew, from the ranges in pyproject.toml
+# make clean  removes what the others made
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= .demo
+PYTEST_ARGS ?=
+BIN := $(VENV)/bin
+PACKAGES := authz cli grpc_api policies proto supervisor
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test bench chaos guest venv lint types pytest lock clean
+demo: venv
+	@$(BIN)/python docs/demo.py $(DEMO)
+
+test: lint types pytest
+
+bench: venv
+	$(BIN)/python -m bench
+
+venv: $(STAMP)
+
+# The lock holds the build's own requirements too, so no second environment is
+# made to build in. pip check finds a lock that lags behind pyproject.toml.
+$(STAMP): pyproject.toml setup.py requirements.lock .ci/create-venv $(wildcard proto/*.proto)
+	@echo "Making the environment in $(VENV)"
+	@.ci/create-venv $(PYTHON) $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/pip check -q || { echo 'requirements.lock lags behind pyproject.toml: run make lock'; exit 1; }
+	@touch $@
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The folders are subpackages of jobworker only once installed; mypy wants to
+# see them so on disk.
+types: venv
+	rm -rf build/types && mkdir -p build/types/jobworker
+	for package in $(PACKAGES); do ln -s ../../../$$package build/types/jobworker/$$package; done
+	MYPYPATH=build/types $(BIN)/mypy $(addprefix -p jobworker.,$(PACKAGES))
+
+pytest: venv
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# A hundred kills, and a hundred freezes, of the service's processes.
+chaos: venv
+	$(BIN)/python -m pytest -m chaos -s tests/test_chaos.py $(PYTEST_ARGS)
+
+# Limits, users and isolation in user-mode Linux; from a clone outside of /tmp and /home.
+guest: venv
+	$(BIN)/python -m pytest -m guest tests/test_user_mode_linux.py $(PYTEST_ARGS)
+
+lock:
+	test -x build/uv/bin/uv || { $(PYTHON) -m venv build/uv && build/uv/bin/pip install -q uv; }
+	build/uv/bin/uv pip compile -q --universal --python-version 3.11 --extra dev --generate-hashes \
+		--custom-compile-command 'make lock' --upgrade -o requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) $(DEMO) build job_worker.egg-info
