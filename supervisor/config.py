@@ -1,0 +1,75 @@
+"""The supervisor's settings, as the administrator gives them and as the keeper passes them on."""
+
+import msgspec
+
+from jobworker.supervisor.isolation import IsolationConfig
+from jobworker.supervisor.limits import LimitsConfig
+from jobworker.supervisor.users import UsersConfig
+
+BASE_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+
+
+class RetentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long jobs that have ended are kept, with their output; 0 for no bound.
+
+    The first to end is the first to go. `seconds` since the end, `jobs` in
+    number, `output_bytes` of all of them together.
+    """
+
+    seconds: float = 30 * 86400.0
+    jobs: int = 100_000
+    output_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what cannot be meant."""
+        if min(self.seconds, self.jobs, self.output_bytes) < 0:
+            raise ValueError("retention must not be negative")
+
+
+class SupervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How jobs are run. Sizes are bytes, times seconds, paths absolute.
+
+    `stop_seconds` is how long the end of the service may take beyond the longest
+    grace period, such as for a disk that has no room for the exit statuses.
+    `environment` is all that a job inherits, beside what its Start adds.
+    `cgroup` is "auto" (used where cgroup v2 can be) or "off". Without `users`
+    all jobs run as the service's own user. `no_new_privileges` keeps jobs from
+    gaining any by executing a program, such as sudo (prctl(2)). `readers` is the
+    ID of the group that may read output, -1 for the service's own.
+    """
+
+    state_dir: str
+    environment: dict[str, str] = msgspec.field(default_factory=lambda: dict(BASE_ENVIRONMENT))
+    working_directory: str = "/"
+    umask: int = 0o022
+    grace_seconds: float = 10.0
+    start_seconds: float = 10.0
+    stop_seconds: float = 30.0
+    segment_bytes: int = 64 * 1024 * 1024
+    pipe_bytes: int = 1024 * 1024
+    spare_launchers: int = 8
+    cgroup: str = "auto"
+    retention: RetentionConfig = RetentionConfig()
+    users: UsersConfig | None = None
+    limits: LimitsConfig = LimitsConfig()
+    isolation: IsolationConfig = IsolationConfig()
+    no_new_privileges: bool = True
+    readers: int = -1
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what no supervisor could work with."""
+        if not self.state_dir.startswith("/"):
+            raise ValueError("state_dir must be an absolute path")
+        if not self.working_directory.startswith("/"):
+            raise ValueError("working_directory must be an absolute path")
+        if self.cgroup not in {"auto", "off"}:
+            raise ValueError('cgroup must be "auto" or "off"')
+        for name in ("grace_seconds", "start_seconds", "stop_seconds"):
+            if not 0 < getattr(self, name) <= 86400:
+                raise ValueError(f"{name} must be between 0 and 86400 seconds")
+        if not 1 <= self.spare_launchers <= 256:
+            raise ValueError("spare_launchers must be between 1 and 256")
+        if self.segment_bytes < 65536:
+            raise ValueError("segment_bytes must be at least 65536")
+        if self.pipe_bytes < 4096:
+            raise ValueError("pipe_bytes must be at least 4096")

@@ -1,0 +1,78 @@
+"""What can go wrong with jobs, as one family of exceptions."""
+
+import errno as errno_names
+import os
+
+
+class SupervisorError(Exception):
+    """The base of every error this package raises on purpose."""
+
+
+class InvalidRequest(SupervisorError):
+    """A request is malformed; nothing was done."""
+
+
+class NoSuchJob(SupervisorError):
+    """No job has this ID."""
+
+
+class CannotExecute(SupervisorError):
+    """The operating system refused to run the program; no job is left behind.
+
+    `errno` is the number execve(2) or the step before it gave.
+    """
+
+    def __init__(self, message: str, errno: int) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+class CannotPlace(SupervisorError):
+    """This host, or its configuration, cannot run the job as it is asked to be run.
+
+    It lacks a user for the job, what keeps a limit, or the means to isolate it.
+    """
+
+
+class AlreadyEnded(SupervisorError):
+    """The job has ended, so there is nothing to signal."""
+
+
+class StillRunning(SupervisorError):
+    """The job has not ended, so it cannot be removed."""
+
+
+class Exhausted(SupervisorError):
+    """The host or the service is out of something, such as processes or descriptors."""
+
+
+class QuotaReached(SupervisorError):
+    """A user or a tenant has as much as they may.
+
+    `quota` says of what, for programs: `tenant/team-a/running`.
+    """
+
+    def __init__(self, message: str, quota: str) -> None:
+        super().__init__(message)
+        self.quota = quota
+
+
+class ShuttingDown(SupervisorError):
+    """The service is stopping and starts no more jobs."""
+
+
+class SupervisorUnavailable(SupervisorError):
+    """The supervisor did not answer in time; the request may be sent again."""
+
+
+class SupervisorBug(SupervisorError):
+    """The supervisor failed in a way it should not; its log says more."""
+
+
+class StateError(SupervisorError):
+    """The state directory, or something in it, cannot be used as it is."""
+
+
+def words(number: int) -> str:
+    """An errno as people read it: `No such file or directory (ENOENT)`."""
+    return f"{os.strerror(number)} ({errno_names.errorcode.get(number, number)})"

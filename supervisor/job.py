@@ -1,0 +1,158 @@
+"""A job as facts, and the table of what may happen to it. No processes, no files."""
+
+import shlex
+from dataclasses import dataclass, field
+from enum import IntEnum
+from signal import SIGKILL
+
+from jobworker.supervisor.accounting import UNKNOWN, Usage
+from jobworker.supervisor.isolation import Profile
+from jobworker.supervisor.limits import NO_LIMITS, Limits
+from jobworker.supervisor.users import Account
+
+
+class State(IntEnum):
+    """What a job is doing; the numbers are those of ipc.proto and of the journal."""
+
+    STARTING = 1
+    RUNNING = 2
+    STOPPING = 3
+    ENDED = 4
+
+
+class Reason(IntEnum):
+    """Why a job's main process ended; the numbers are those of ipc.proto and of the journal."""
+
+    NONE = 0
+    EXITED = 1
+    SIGNALED = 2
+    STOPPED = 3
+    LOST = 4
+    TIMED_OUT = 5
+    OUTPUT_LIMIT = 6
+    OUT_OF_MEMORY = 7
+
+
+class Overflow(IntEnum):
+    """What happens to output beyond its limit; the numbers are those of ipc.proto."""
+
+    ROTATE = 0
+    STOP_RECORDING = 1
+    STOP_JOB = 2
+
+
+class Happening(IntEnum):
+    """Something that changes a job's state."""
+
+    EXECUTED = 1
+    STOP_ASKED = 2
+    EXIT = 3
+    LOSS = 4
+
+
+TRANSITIONS: dict[tuple[State, Happening], State] = {
+    (State.STARTING, Happening.EXECUTED): State.RUNNING,
+    (State.STARTING, Happening.EXIT): State.ENDED,
+    (State.STARTING, Happening.LOSS): State.ENDED,
+    (State.RUNNING, Happening.STOP_ASKED): State.STOPPING,
+    (State.RUNNING, Happening.EXIT): State.ENDED,
+    (State.RUNNING, Happening.LOSS): State.ENDED,
+    (State.STOPPING, Happening.STOP_ASKED): State.STOPPING,
+    (State.STOPPING, Happening.EXIT): State.ENDED,
+    (State.STOPPING, Happening.LOSS): State.ENDED,
+}
+
+
+class ImpossibleTransition(Exception):
+    """The table has no row for this: a bug, never the caller's doing."""
+
+
+def after(state: State, happening: Happening) -> State:
+    """The state that follows. Raises ImpossibleTransition where the table has none."""
+    try:
+        return TRANSITIONS[state, happening]
+    except KeyError:
+        raise ImpossibleTransition(f"{happening.name} cannot happen in {state.name}") from None
+
+
+def end_reason(state: State, why_stopping: Reason, signal: int, *, oom: bool) -> Reason:
+    """Why a main process ended that was reaped in `state`, by `signal` or (0) by exit.
+
+    `oom` says that the kernel has killed processes of the job for lack of memory.
+    """
+    if state is State.STOPPING:
+        return why_stopping
+    if oom and signal == SIGKILL:
+        return Reason.OUT_OF_MEMORY
+    return Reason.SIGNALED if signal else Reason.EXITED
+
+
+@dataclass(frozen=True)
+class OutputLimit:
+    """How much of a job's output is kept: bytes, and bytes per second; 0 for no limit."""
+
+    bytes: int = 0
+    overflow: Overflow = Overflow.ROTATE
+    rate: int = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What somebody asked to run.
+
+    `id` is a UUIDv7 in canonical form; `grace` is in seconds. What is left open
+    (no `cwd`, some limit, an unspecified profile) has been decided once the job
+    is on record; `account` None stands for the service's own user.
+    """
+
+    id: str
+    owner: str
+    tenant: str
+    argv: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+    cwd: str = ""
+    grace: float = 10.0
+    request_id: str = ""
+    output_limit: OutputLimit = OutputLimit()
+    limits: Limits = NO_LIMITS
+    account: Account | None = None
+    profile: Profile = Profile.UNSPECIFIED
+    network: bool = True
+
+    @property
+    def command_line(self) -> str:
+        """The command as a POSIX shell would take it."""
+        return shlex.join(self.argv)
+
+
+@dataclass
+class Job:
+    """One job as it is now; the journal's row. Only the supervisor changes it.
+
+    `reason` is NONE while it runs, and why it is being stopped while STOPPING.
+    `pid` and `pid_start` (clock ticks since boot) name the main process;
+    `cgroup` is its directory or empty. `exit_status` and `signal` are valid
+    once ENDED and not LOST. Times are nanoseconds since 1970; the output from
+    the byte `output_begin` to before `output_end` is on record.
+    """
+
+    request: Request
+    created_ns: int
+    state: State = State.STARTING
+    reason: Reason = Reason.NONE
+    pid: int = 0
+    pid_start: int = 0
+    cgroup: str = ""
+    exit_status: int = 0
+    signal: int = 0
+    ended_ns: int = 0
+    output_begin: int = 0
+    output_end: int = 0
+    output_complete: bool = False
+    detail: str = ""
+    usage: Usage = UNKNOWN
+
+    @property
+    def id(self) -> str:
+        """The job's UUIDv7."""
+        return self.request.id

@@ -1,0 +1,119 @@
+"""The files a job's output is kept in.
+
+A job's directory holds segments. Each is two files named by the global offset
+of the segment's first byte, in 20 digits: `N.data`, the raw bytes of both
+streams in order of arrival, and `N.index`, records of (offset, time, stream)
+for every run of bytes of one stream. A run ends where the next record begins.
+
+A record is written before its bytes, so of several with the same offset only
+the last counts. The index is allocated in whole blocks of zeros ahead of its
+records, so that there is always room to note a loss when the disk is full:
+what could not be recorded is a run of the stream GAP, a hole in the data file.
+"""
+
+import os
+import struct
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Self
+
+# Global offset, nanoseconds since 1970, stream.
+RECORD = struct.Struct("<QqQ")
+GAP = 0
+STDOUT = 1
+STDERR = 2
+# By how much the index grows at once.
+INDEX_BLOCK = 170 * RECORD.size
+
+
+class Record(NamedTuple):
+    """The beginning of a run."""
+
+    offset: int
+    time_ns: int
+    stream: int
+
+
+def data_path(directory: Path, start: int) -> Path:
+    """The data file of the segment whose first byte has this offset."""
+    return directory / f"{start:020}.data"
+
+
+def index_path(directory: Path, start: int) -> Path:
+    """The index file of the segment whose first byte has this offset."""
+    return directory / f"{start:020}.index"
+
+
+def segment_starts(directory: Path) -> list[int]:
+    """The offsets of the segments that are there, in order; empty without output."""
+    return sorted(int(path.stem) for path in directory.glob("*.data"))
+
+
+def recorded_end(directory: Path) -> int:
+    """The offset after the last byte on record."""
+    starts = segment_starts(directory)
+    if not starts:
+        return 0
+    return starts[-1] + data_path(directory, starts[-1]).stat().st_size
+
+
+class Index:
+    """The records of one segment, read from an open file as they are needed."""
+
+    def __init__(self, descriptor: int) -> None:
+        """The descriptor stays the caller's."""
+        self._descriptor = descriptor
+
+    def __getitem__(self, number: int) -> Record:
+        data = os.pread(self._descriptor, RECORD.size, number * RECORD.size)
+        if len(data) < RECORD.size:
+            raise IndexError(number)
+        return Record(*RECORD.unpack(data))
+
+    def __len__(self) -> int:
+        """How many records there are; more may be written any time."""
+        slots = range(os.fstat(self._descriptor).st_size // RECORD.size)
+        # Unused slots are zeros, and no time is zero.
+        return bisect_left(slots, True, key=lambda slot: self[slot].time_ns == 0)
+
+    def at(self, offset: int) -> int:
+        """The number of the record whose run holds the offset; -1 before the first."""
+        return self._count_until(offset, lambda record: record.offset) - 1
+
+    def since(self, time_ns: int) -> int:
+        """The number of the first record of this time or later; len() when there is none."""
+        return self._count_until(time_ns - 1, lambda record: record.time_ns)
+
+    def _count_until(self, value: int, key: Callable[[Record], int]) -> int:
+        return bisect_right(range(len(self)), value, key=lambda number: key(self[number]))
+
+
+class Segment:
+    """An open segment. Close it; it stays readable when its files are removed meanwhile."""
+
+    def __init__(self, directory: Path, start: int) -> None:
+        """Raises FileNotFoundError when it has been removed."""
+        self.start = start
+        self.data = os.open(data_path(directory, start), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._index = os.open(index_path(directory, start), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            os.close(self.data)
+            raise
+        self.index = Index(self._index)
+
+    def read(self, offset: int, limit: int) -> bytes:
+        """Up to `limit` bytes from the global offset on."""
+        return os.pread(self.data, limit, offset - self.start)
+
+    def close(self) -> None:
+        """Close both files."""
+        os.close(self.data)
+        os.close(self._index)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
