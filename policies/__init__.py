@@ -1,0 +1,1 @@
+"""The casbin model and the example policies."""
