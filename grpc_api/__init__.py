@@ -1,0 +1,1 @@
+"""The gRPC API: TLS edge, authentication, authorization, service."""

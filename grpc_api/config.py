@@ -1,0 +1,224 @@
+"""The server's settings: a YAML file, checked before anything is started."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from jobworker.grpc_api.errors import ConfigError
+from jobworker.proto import ipc_pb2 as ipc
+from jobworker.proto import workerservice_pb2 as pb
+from jobworker.supervisor.config import SupervisorConfig
+from jobworker.supervisor.requests import MAX_OUTPUT_BYTES, MIN_OUTPUT_BYTES
+
+
+class TlsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """PEM files: the server's certificate and key, the CA both sides trust, its CRL."""
+
+    certificate: str
+    key: str
+    ca: str
+    crl: str | None = None
+
+
+class ConnectionsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many connections at once, in all and for one CN.
+
+    `handshake_seconds` is how long a handshake may take, `stall_seconds` how
+    long the reader of a stream may take nothing before it is cut.
+    """
+
+    total: int = 1024
+    per_name: int = 128
+    handshake_seconds: float = 10.0
+    stall_seconds: float = 60.0
+
+
+_OVERFLOWS = {
+    "rotate": ipc.ROTATE,
+    "stop-recording": ipc.STOP_RECORDING,
+    "stop-job": ipc.STOP_JOB,
+}
+
+
+class OutputLimitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much of a job's output is kept: bytes, and bytes per second; 0 for all.
+
+    `overflow` is "rotate" (the oldest is dropped), "stop-recording" or
+    "stop-job".
+    """
+
+    bytes: int = 0
+    overflow: str = "rotate"
+    rate: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what the supervisor would not take."""
+        if self.overflow not in _OVERFLOWS:
+            raise ValueError(f"overflow must be one of {', '.join(_OVERFLOWS)}")
+        for value in (self.bytes, self.rate):
+            if value and not MIN_OUTPUT_BYTES <= value <= MAX_OUTPUT_BYTES:
+                raise ValueError(f"an output limit must be 0 or at least {MIN_OUTPUT_BYTES}")
+
+
+class OutputLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The most that is kept of a job's output: of any, and of those of some tenants."""
+
+    default: OutputLimitConfig = OutputLimitConfig()
+    tenants: dict[str, OutputLimitConfig] = {}
+
+    def resolve(self, asked: pb.OutputLimit, tenant: str) -> ipc.OutputLimit:
+        """What holds for a job: what was asked for, within what its tenant may have."""
+        most = self.tenants.get(tenant, self.default)
+        overflow = asked.overflow - 1 if asked.overflow else _OVERFLOWS[most.overflow]
+        return ipc.OutputLimit(
+            bytes=_lower(asked.bytes, most.bytes),
+            overflow=ipc.Overflow.Name(overflow),
+            rate=_lower(asked.rate, most.rate),
+        )
+
+
+def _lower(asked: int, most: int) -> int:
+    """The lower of two limits, of which 0 is none."""
+    return min(asked, most) if asked and most else asked or most
+
+
+class QuotaConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The most that a user or a tenant may have; 0 for no limit.
+
+    Jobs that have not ended, starts within a minute, bytes of output kept.
+    """
+
+    running: int = 0
+    starts_per_minute: int = 0
+    output_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what no quota can be."""
+        for value, most in (
+            (self.running, 2**31),
+            (self.starts_per_minute, 2**31),
+            (self.output_bytes, 2**62),
+        ):
+            if not 0 <= value <= most:
+                raise ValueError(f"a quota is 0 to {most}, not {value}")
+
+    def message(self) -> ipc.Quota:
+        """As the supervisor is told."""
+        return ipc.Quota(
+            running=self.running,
+            starts_per_minute=self.starts_per_minute,
+            output_bytes=self.output_bytes,
+        )
+
+
+class QuotasConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Quotas of each user and each tenant, and of those named in `users` and `tenants`."""
+
+    user: QuotaConfig = QuotaConfig()
+    tenant: QuotaConfig = QuotaConfig()
+    users: dict[str, QuotaConfig] = {}
+    tenants: dict[str, QuotaConfig] = {}
+
+    def of_user(self, name: str) -> QuotaConfig:
+        """What a user may have, in all tenants together."""
+        return self.users.get(name, self.user)
+
+    def of_tenant(self, name: str) -> QuotaConfig:
+        """What the users of a tenant may have together, for that tenant."""
+        return self.tenants.get(name, self.tenant)
+
+
+class AuditConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The audit log: its directory, none for no log.
+
+    `on_failure` says what becomes of requests while it cannot be written:
+    "refuse" or "continue". A file has about `rotate_bytes`, the newest
+    `keep_files` are kept (0 for all).
+    """
+
+    directory: str = ""
+    on_failure: str = "refuse"
+    rotate_bytes: int = 64 * 1024 * 1024
+    keep_files: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what cannot be meant."""
+        if self.on_failure not in {"refuse", "continue"}:
+            raise ValueError('on_failure must be "refuse" or "continue"')
+        if self.rotate_bytes < 4096:
+            raise ValueError("rotate_bytes must be at least 4096")
+        if self.keep_files < 0:
+            raise ValueError("keep_files must not be negative")
+
+
+class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All of it. Paths are relative to the file; `listen` is HOST:PORT or [IPV6]:PORT.
+
+    `jobs` are the fields of SupervisorConfig but for state_dir. `output` limits
+    what is kept of each job's output. `front_user` is the Unix user of the
+    process that faces the network, where root starts the server.
+    """
+
+    state_dir: str
+    tls: TlsConfig
+    policy: str
+    listen: str = "127.0.0.1:50051"
+    front_user: str | None = None
+    connections: ConnectionsConfig = ConnectionsConfig()
+    output: OutputLimits = OutputLimits()
+    audit: AuditConfig = AuditConfig()
+    quotas: QuotasConfig = QuotasConfig()
+    jobs: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    def address(self) -> tuple[str, int]:
+        """The host and the port to listen on. Raises ConfigError."""
+        host, colon, port = self.listen.rpartition(":")
+        if not colon or not host or not port.isdigit() or int(port) > 65535:
+            raise ConfigError(f"listen: {self.listen!r} is not HOST:PORT")
+        return host.removeprefix("[").removesuffix("]"), int(port)
+
+    def supervisor(self) -> SupervisorConfig:
+        """The supervisor's part. Raises ConfigError."""
+        try:
+            return msgspec.convert({**self.jobs, "state_dir": self.state_dir}, SupervisorConfig)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"jobs: {error}") from error
+
+
+def load_server_config(path: Path) -> ServerConfig:
+    """Read a file, make its paths absolute, check it. Raises ConfigError, with the file's name."""
+    try:
+        parsed = msgspec.yaml.decode(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    try:
+        config = _absolute(msgspec.convert(parsed, ServerConfig), path.absolute().parent)
+        config.address()
+        config.supervisor()
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return config
+
+
+def _absolute(config: ServerConfig, base: Path) -> ServerConfig:
+    tls = config.tls
+    return msgspec.structs.replace(
+        config,
+        state_dir=str(base / config.state_dir),
+        policy=str(base / config.policy),
+        audit=msgspec.structs.replace(
+            config.audit,
+            directory=str(base / config.audit.directory) if config.audit.directory else "",
+        ),
+        tls=TlsConfig(
+            certificate=str(base / tls.certificate),
+            key=str(base / tls.key),
+            ca=str(base / tls.ca),
+            crl=str(base / tls.crl) if tls.crl else None,
+        ),
+    )

@@ -1,0 +1,37 @@
+"""What can go wrong in the gRPC API, as one family of exceptions."""
+
+
+class ApiError(Exception):
+    """The base of every error this package raises on purpose."""
+
+
+class TlsError(ApiError):
+    """TLS cannot be served with these files or this OpenSSL; the message says which and why."""
+
+
+class ListenError(ApiError):
+    """The server cannot listen on the address it was given."""
+
+
+class HandshakeRefused(ApiError):
+    """A connection did not get through the TLS handshake; the message is the reason."""
+
+
+class TurnedAway(ApiError):
+    """A verified client has reached a limit of connections; the message is for the client."""
+
+
+class BackendUnavailable(ApiError):
+    """gRPC does not take the edge's connections."""
+
+
+class BackendExposed(ApiError):
+    """Other users of this host can reach the socket on which gRPC trusts the edge."""
+
+
+class ConfigError(ApiError):
+    """The server's settings cannot be used; the message names the file and the setting."""
+
+
+class UndeclaredMethod(ApiError):
+    """A method of the service has no declared action: nobody decided who may call it."""

@@ -1,0 +1,136 @@
+"""The front's process: TLS edge, gRPC, authorization. It can be killed without a job noticing."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from functools import partial
+from pathlib import Path
+from typing import Never
+
+import grpc
+import msgspec
+import uvloop
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+
+from jobworker.authz.audit_record import AuditError
+from jobworker.authz.errors import AuthzError
+from jobworker.authz.policy_in_force import PolicyInForce
+from jobworker.grpc_api.access import Access
+from jobworker.grpc_api.admission import EdgeLimits
+from jobworker.grpc_api.audit_trail import open_trail
+from jobworker.grpc_api.config import ServerConfig
+from jobworker.grpc_api.edge import Edge
+from jobworker.grpc_api.errors import ApiError
+from jobworker.grpc_api.file_watch import FileWatch
+from jobworker.grpc_api.guard import Guard
+from jobworker.grpc_api.health import Health
+from jobworker.grpc_api.job_trail import keep_recording
+from jobworker.grpc_api.privileges import become_front, warning
+from jobworker.grpc_api.reload import keep_reloading, policy_files, policy_source, tls_source
+from jobworker.grpc_api.serve import runtime_directory, tls_files
+from jobworker.grpc_api.service import WorkerService
+from jobworker.proto.workerservice_pb2_grpc import add_WorkerServiceServicer_to_server
+from jobworker.supervisor import packets
+from jobworker.supervisor.client import SupervisorClient
+from jobworker.supervisor.keeper_config import REFUSED
+
+log = logging.getLogger(__name__)
+
+# How long calls in progress have to end by themselves when the service ends.
+END_SECONDS = 1.0
+_OPTIONS = (
+    ("grpc.max_concurrent_streams", 10_000),
+    # The largest StartRequest the supervisor takes is 1 MiB.
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    # Only the edge connects, over a unix socket: no probing for a slow network.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.so_reuseport", 0),
+)
+
+
+def main(config: str, line: packets.Line) -> None:
+    """Serve until the keeper ends. Exits with REFUSED when no restart could help."""
+    logging.basicConfig(level=logging.INFO, format="jobworker front: %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    settings = msgspec.json.decode(config, type=ServerConfig)
+    become_front(settings)
+    if shared := warning(settings.supervisor()):
+        log.warning("%s", shared)
+    try:
+        uvloop.run(_serve(settings, line))
+    except AuditError as error:
+        # The disk may be full, or the former front not quite gone: try again.
+        log.error("%s", error)
+        sys.exit(1)
+    except (ApiError, AuthzError) as error:
+        log.error("%s", error)
+        sys.exit(REFUSED)
+    # What is left is threads of gRPC's that have nothing more to do.
+    os._exit(0)
+
+
+async def _serve(config: ServerConfig, line: packets.Line) -> None:
+    supervisor = SupervisorClient(line.control)
+    supervisor.open()
+    files = tls_files(config)
+    # Before they are read for the first time, so that no change is missed.
+    watch = FileWatch((*files.all(), *policy_files(Path(config.policy))))
+    backend = _backend(config)
+    edge = Edge(files, backend, _limits(config))
+    policy = PolicyInForce(Path(config.policy))
+    access = Access(policy, supervisor)
+    health = Health()
+    await health.begin()
+    trail = open_trail(config.audit, partial(health.tell_soon, "audit"))
+    guard = Guard(edge, access, trail, stall_seconds=config.connections.stall_seconds)
+    sources = (policy_source(policy, guard.review), tls_source(edge, files))
+    server = grpc.aio.server(interceptors=[guard], options=_OPTIONS)
+    add_WorkerServiceServicer_to_server(
+        WorkerService(access, config.supervisor(), config.output, config.quotas), server
+    )
+    add_HealthServicer_to_server(health, server)
+    server.add_insecure_port(f"unix:{backend}")
+    await server.start()
+    host, port = await edge.start(*config.address())
+    line.send(("up", "front", f"{host}:{port}"), urgent=True)
+    await _work_until_gone(
+        supervisor,
+        keep_reloading(watch, sources, health.tell),
+        keep_recording(supervisor, trail, config.audit),
+    )
+    await server.stop(END_SECONDS)
+    await edge.stop(END_SECONDS)
+
+
+async def _work_until_gone(
+    supervisor: SupervisorClient, *work: Coroutine[None, None, Never]
+) -> None:
+    """Do work without end until the keeper goes; an error of any ends the front instead."""
+    gone = asyncio.ensure_future(supervisor.keeper_gone())
+    working = [asyncio.ensure_future(one) for one in work]
+    await asyncio.wait([gone, *working], return_when=asyncio.FIRST_COMPLETED)
+    for one in working:
+        if one.done():
+            one.result()
+        one.cancel()
+
+
+def _backend(config: ServerConfig) -> Path:
+    """Where gRPC listens for the edge; free of what an earlier front left there."""
+    path = runtime_directory(config) / "grpc.sock"
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    return path
+
+
+def _limits(config: ServerConfig) -> EdgeLimits:
+    asked = config.connections
+    return EdgeLimits(
+        connections=asked.total,
+        connections_per_name=asked.per_name,
+        handshake_seconds=asked.handshake_seconds,
+    )

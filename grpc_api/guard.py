@@ -1,0 +1,268 @@
+"""The one interceptor: authenticates and authorizes every call before its method runs."""
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from enum import Enum
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import grpc
+from uuid_utils import uuid7
+
+from jobworker.authz.identity import Identity, IdentityError
+from jobworker.grpc_api.access import Access, Verdict
+from jobworker.grpc_api.audit_trail import AuditTrail, Caller
+from jobworker.grpc_api.errors import TurnedAway, UndeclaredMethod
+from jobworker.grpc_api.open_calls import OpenCalls
+from jobworker.grpc_api.status import Refusal, refuse
+from jobworker.proto.workerservice_pb2 import DESCRIPTOR
+from jobworker.supervisor.errors import SupervisorError
+from jobworker.supervisor.snapshot import JobSnapshot
+
+log = logging.getLogger(__name__)
+
+SERVICE = DESCRIPTOR.services_by_name["WorkerService"].full_name
+
+
+class About(Enum):
+    """What a method's action is done to."""
+
+    NEW_JOB = "the job to be started"
+    ONE_JOB = "the job of the request's jobID"
+    EACH_JOB = "every job of the answer, by the method itself"
+    ONESELF = "nobody but the caller"
+
+
+class Rule(NamedTuple):
+    """Who may call a method: those who may do the action to what it is about."""
+
+    action: str
+    about: About
+
+
+RULES: dict[str, Rule] = {
+    "Start": Rule("start", About.NEW_JOB),
+    "Stop": Rule("stop", About.ONE_JOB),
+    "QueryStatus": Rule("status", About.ONE_JOB),
+    "GetOutput": Rule("output", About.ONE_JOB),
+    "Signal": Rule("signal", About.ONE_JOB),
+    "Wait": Rule("status", About.ONE_JOB),
+    "List": Rule("list", About.EACH_JOB),
+    "Remove": Rule("stop", About.ONE_JOB),
+    "Prune": Rule("stop", About.EACH_JOB),
+    "WhoAmI": Rule("none", About.ONESELF),
+    "CanI": Rule("none", About.ONESELF),
+}
+
+
+def check_declared(rules: dict[str, Rule]) -> None:
+    """Raise UndeclaredMethod unless there is a rule for every method of the contract."""
+    for service in DESCRIPTOR.services_by_name.values():
+        for method in service.methods_by_name:
+            if method not in rules:
+                raise UndeclaredMethod(f"{service.full_name}.{method} declares no action")
+
+
+class Call(NamedTuple):
+    """An authorized call: who makes it, and the job it is about, if it is about one.
+
+    `job_id` is that job's, or the one that a job to be started is to have.
+    `record` takes further decisions that the method makes; see
+    AuditTrail.require.
+    """
+
+    caller: Caller
+    job: JobSnapshot | None
+    job_id: str
+    record: Callable[[Verdict], None]
+
+    @property
+    def identity(self) -> Identity:
+        """Who makes it."""
+        return self.caller.identity
+
+
+_current: contextvars.ContextVar[Call] = contextvars.ContextVar("jobworker_call")
+
+
+def current_call() -> Call:
+    """The call being served."""
+    return _current.get()
+
+
+class Clients(Protocol):
+    """Knows who is behind the peer names that gRPC reports; see `Edge`."""
+
+    def identity_of(self, peer: str) -> Identity | None:
+        """The verified identity, None for a name that nobody registered.
+
+        Raises IdentityError for a good certificate that names no identity,
+        TurnedAway for a client with too many connections.
+        """
+
+    def address_of(self, peer: str) -> str:
+        """The client's host:port."""
+
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in the stubs only
+    """Wraps every method's behaviour; raises UndeclaredMethod on construction."""
+
+    def __init__(
+        self,
+        clients: Clients,
+        access: Access,
+        trail: AuditTrail,
+        *,
+        rules: dict[str, Rule] = RULES,
+        stall_seconds: float = 60.0,
+    ) -> None:
+        """A reader that takes nothing of a stream for `stall_seconds` is cut."""
+        check_declared(rules)
+        self._stall_seconds = stall_seconds
+        self._clients = clients
+        self._trail = trail
+        self._access = access
+        self._rules = rules
+        self._open = OpenCalls()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable["grpc.RpcMethodHandler[Any, Any]"]
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
+        """Put the guard before the method (grpc.aio.ServerInterceptor)."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return handler
+        service, _, method = handler_call_details.method.removeprefix("/").partition("/")
+        if service != SERVICE:
+            return self._guard_other(handler)
+        rule = self._rules[method]
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                self._guard_stream(rule, handler.unary_stream),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._guard_unary(rule, handler.unary_unary),
+            handler.request_deserializer,
+            handler.response_serializer,
+        )
+
+    def review(self) -> None:
+        """Decide the open calls by the policy now in force, and end those it refuses."""
+        for caller, verdict in self._open.review(self._access.judge_found):
+            log.info("ended a call: %s", verdict.error)
+            self._trail.note(caller, verdict)
+
+    def _guard_other(
+        self, handler: "grpc.RpcMethodHandler[Any, Any]"
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
+        """Authenticate alone, for services that tell nothing of any job, such as health."""
+        behaviour: Any = handler.unary_stream or handler.unary_unary
+
+        async def guarded(request: Any, context: _Context) -> Any:
+            try:
+                self._authenticate(context)
+            except Refusal as error:
+                await refuse(context, error)
+            return await behaviour(request, context)
+
+        make = (
+            grpc.unary_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.unary_unary_rpc_method_handler
+        )
+        return make(guarded, handler.request_deserializer, handler.response_serializer)
+
+    def _guard_unary(self, rule: Rule, behaviour: Any) -> Any:
+        async def guarded(request: Any, context: _Context) -> Any:
+            try:
+                async with self._authorized(rule, request, context):
+                    return await behaviour(request, context)
+            except (Refusal, SupervisorError) as error:
+                await refuse(context, error)
+
+        return guarded
+
+    def _guard_stream(self, rule: Rule, behaviour: Any) -> Any:
+        async def guarded(request: Any, context: _Context) -> None:
+            try:
+                async with (
+                    self._authorized(rule, request, context),
+                    aclosing(behaviour(request, context)) as responses,
+                ):
+                    async for response in responses:
+                        await self._deliver(response, context)
+            except (Refusal, SupervisorError) as error:
+                await refuse(context, error)
+
+        return guarded
+
+    async def _deliver(self, response: Any, context: _Context) -> None:
+        """Write a response. Raises Refusal when the reader takes nothing for too long."""
+        try:
+            async with asyncio.timeout(self._stall_seconds):
+                await context.write(response)
+        except TimeoutError:
+            log.warning("cut a reader that took nothing for %g s", self._stall_seconds)
+            raise Refusal(
+                grpc.StatusCode.ABORTED,
+                "READER_STALLED",
+                f"nothing was read for {self._stall_seconds:g} s: "
+                "ask again from the offset that was reached",
+            ) from None
+
+    @asynccontextmanager
+    async def _authorized(self, rule: Rule, request: Any, context: _Context) -> AsyncIterator[None]:
+        """Serve within the block, if the caller may. Raises Refusal, also later: see `review`."""
+        call = await self._authorize(rule, request, context)
+        _current.set(call)
+        if call.job is None:
+            yield
+            return
+        async with self._open.serving(call.caller, rule.action, call.job):
+            yield
+
+    async def _authorize(self, rule: Rule, request: Any, context: _Context) -> Call:
+        caller = self._authenticate(context)
+        record = partial(self._trail.require, caller)
+        match rule.about:
+            case About.ONESELF:
+                return Call(caller, None, "", record)
+            case About.ONE_JOB:
+                verdict = await self._access.judge(caller.identity, rule.action, request.jobID)
+            case About.NEW_JOB:
+                verdict = self._access.judge_start(caller.identity, request, str(uuid7()))
+            case About.EACH_JOB:
+                verdict = self._access.each_job(rule.action)
+        record(verdict)
+        if verdict.error is not None:
+            raise verdict.error
+        return Call(caller, verdict.job, verdict.job_id, record)
+
+    def _authenticate(self, context: _Context) -> Caller:
+        peer = context.peer()
+        try:
+            identity = self._clients.identity_of(peer)
+        except IdentityError as error:
+            raise _unauthenticated(str(error)) from error
+        except TurnedAway as error:
+            code = grpc.StatusCode.RESOURCE_EXHAUSTED
+            raise Refusal(code, "CONNECTIONS", str(error)) from error
+        if identity is None:
+            raise _unauthenticated("the connection did not come through the TLS edge")
+        return Caller(identity, self._clients.address_of(peer))
+
+
+def _unauthenticated(reason: str) -> Refusal:
+    return Refusal(grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED", reason)
