@@ -1,0 +1,122 @@
+"""What goes wrong in the command, and how it is told: a sentence and an exit code.
+
+The exit codes are part of the command's interface; README.md and `jobworker
+--help` list them.
+"""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import click
+
+
+class ExitCode(IntEnum):
+    """How the command ends when it does not end well."""
+
+    FAILED = 1
+    USAGE = 2
+    NO_SUCH_JOB = 3
+    REFUSED = 4
+    UNREACHABLE = 5
+    LIMIT = 6
+    SERVER_FAULT = 7
+    # `run` passes on the job's own code; what goes wrong outside the job must
+    # be told apart from it. docker-run(1) uses the same number.
+    RUN_FAILED = 125
+    # As a shell has it for a program that is there, or is not.
+    CANNOT_EXECUTE = 126
+    NO_SUCH_PROGRAM = 127
+    INTERRUPTED = 130
+
+
+class CliError(Exception):
+    """Ends the command: the message goes to stderr, `exit_code` to the shell."""
+
+    def __init__(self, message: str, exit_code: int = ExitCode.FAILED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class SettingsError(CliError):
+    """A setting is missing, malformed, or names a file that will not do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ExitCode.USAGE)
+
+
+class RequestFailed(CliError):
+    """The server did not do what it was asked, or could not be asked.
+
+    `errno` is the name of the errno(3) for which a program could not be
+    executed, such as ENOENT; empty when the failure is another.
+    """
+
+    def __init__(self, message: str, exit_code: int = ExitCode.FAILED, errno: str = "") -> None:
+        super().__init__(message, exit_code)
+        self.errno = errno
+
+
+class _Telling(NamedTuple):
+    exit_code: ExitCode
+    sentence: str
+
+
+# gRPC status code -> exit code and sentence. {message} is the server's own,
+# {server} is HOST:PORT, {certificate} the client's certificate file.
+_TELLINGS = {
+    "INVALID_ARGUMENT": _Telling(ExitCode.USAGE, "{message}"),
+    "NOT_FOUND": _Telling(
+        ExitCode.NO_SUCH_JOB, "{message} (`jobworker list` shows the jobs you may see)"
+    ),
+    "PERMISSION_DENIED": _Telling(ExitCode.REFUSED, "{message}"),
+    "UNAUTHENTICATED": _Telling(
+        ExitCode.REFUSED, "the server does not accept the certificate {certificate}: {message}"
+    ),
+    "FAILED_PRECONDITION": _Telling(ExitCode.FAILED, "{message}"),
+    "ALREADY_EXISTS": _Telling(ExitCode.FAILED, "{message}"),
+    "ABORTED": _Telling(ExitCode.FAILED, "{message}; try again"),
+    "OUT_OF_RANGE": _Telling(ExitCode.USAGE, "{message}"),
+    "RESOURCE_EXHAUSTED": _Telling(ExitCode.LIMIT, "a limit is reached: {message}"),
+    "UNAVAILABLE": _Telling(ExitCode.UNREACHABLE, "cannot talk to the server {server}: {message}"),
+    "DEADLINE_EXCEEDED": _Telling(
+        ExitCode.UNREACHABLE,
+        "the server {server} did not answer in time; it may still have done what was asked",
+    ),
+    "UNIMPLEMENTED": _Telling(
+        ExitCode.SERVER_FAULT,
+        "the server {server} does not know this request; it is older than this command",
+    ),
+    "CANCELLED": _Telling(ExitCode.INTERRUPTED, "interrupted"),
+}
+_FAULT = _Telling(
+    ExitCode.SERVER_FAULT, "the server {server} failed ({code}): {message}; its log says more"
+)
+
+
+def request_failed(
+    code: str, message: str, *, server: str, certificate: str, errno: str = ""
+) -> RequestFailed:
+    """Return the error to raise for a call that ended with the gRPC status `code`.
+
+    A code without a row of its own (INTERNAL, UNKNOWN, DATA_LOSS) is a fault of
+    the server.
+    """
+    telling = _TELLINGS.get(code, _FAULT)
+    sentence = telling.sentence.format(
+        message=message, server=server, certificate=certificate, code=code
+    )
+    return RequestFailed(sentence, telling.exit_code, errno)
+
+
+def tell(sentence: str) -> None:
+    """Write a sentence to stderr, after the command's name."""
+    lines = "\n".join(printable(line) for line in sentence.splitlines())
+    click.echo(f"jobworker: {lines}", err=True)
+
+
+def printable(text: str) -> str:
+    """Return `text` with everything a terminal might act on spelled out, line ends included.
+
+    What a server sends may hold other people's command lines.
+    """
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -1,0 +1,102 @@
+"""The `jobworker` command: its subcommands, each imported only when it is called.
+
+A client command must start in a fraction of a second, so nothing here imports
+gRPC, casbin or cryptography.
+"""
+
+import difflib
+import importlib
+import sys
+from typing import Never
+
+import click
+
+from jobworker.cli.errors import CliError, ExitCode, tell
+from jobworker.cli.options import connection_options
+
+# Subcommand -> the module below jobworker.cli and the command in it.
+_COMMANDS = {
+    "start": ("start", "start"),
+    "run": ("run", "run"),
+    "stop": ("stop", "stop"),
+    "signal": ("stop", "signal_job"),
+    "status": ("status", "status"),
+    "wait": ("status", "wait"),
+    "list": ("status", "list_jobs"),
+    "stats": ("stats", "stats"),
+    "logs": ("logs", "logs"),
+    "rm": ("remove", "remove"),
+    "prune": ("remove", "prune"),
+    "whoami": ("whoami", "whoami"),
+    "can-i": ("can_i", "can_i"),
+    "serve": ("serve", "serve"),
+    "ca": ("ca", "ca"),
+    "policy": ("policy", "policy"),
+    "audit": ("audit", "audit"),
+    "completion": ("completion", "completion"),
+    "version": ("version", "version"),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in modules that are imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click calls it
+        """Return the names in the order of the table, which goes from use to upkeep."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+        """Import and return the command of that name, None if there is none."""
+        if name not in _COMMANDS:
+            return None
+        module, attribute = _COMMANDS[name]
+        home = importlib.import_module(f"jobworker.cli.{module}")
+        command: click.Command = vars(home)[attribute]
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command to run; a misspelt one is a usage error that suggests another."""
+        near = difflib.get_close_matches(args[0], _COMMANDS, n=1)
+        if args[0] not in _COMMANDS and near:
+            ctx.fail(f"no such command {args[0]!r}; did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@connection_options
+@click.version_option(
+    package_name="job-worker", prog_name="jobworker", message="%(prog)s %(version)s"
+)
+def cli() -> None:
+    """Run and control processes on a shared host.
+
+    The client commands find the server and your certificate by these options
+    (which may also follow the subcommand), by the environment, and in
+    ~/.config/jobworker/config.yaml, in that order.
+
+    Exit codes: 1 the request failed, 2 bad usage or settings, 3 no such job,
+    4 refused, 5 the server cannot be reached, 6 a limit is reached, 7 a fault of
+    the server. `run` ends with the job's own code, or 125 to 127.
+    """
+
+
+def main() -> Never:
+    """Run the command line, and end the process with its exit code."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        # Outside standalone mode a command's result, or its exit code, comes back.
+        code = cli.main(prog_name="jobworker", standalone_mode=False)
+    except CliError as error:
+        tell(str(error))
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return ExitCode.INTERRUPTED
+    return code or 0

@@ -1,0 +1,193 @@
+"""What a new job takes: the options of `start` and `run`, and the request they amount to."""
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+
+import click
+
+from jobworker.cli.quantities import Bytes, Seconds
+
+if TYPE_CHECKING:
+    from jobworker.proto import workerservice_pb2 as pb
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+# What follows the program's name is the program's, options included.
+AS_TYPED = {"allow_interspersed_args": False}
+
+
+class JobOptions(TypedDict):
+    """The values of `job_options`: times in seconds, sizes in bytes, a rate per second.
+
+    0, "" and None leave it to the server.
+    """
+
+    words: tuple[str, ...]
+    environment: tuple[str, ...]
+    cwd: str
+    grace: float
+    timeout: float
+    output_limit: int
+    output_overflow: str | None
+    output_rate: int
+    memory: int
+    cpus: float | None
+    processes: int | None
+    open_files: int | None
+    io_weight: int | None
+    isolation: str | None
+    no_network: bool
+    tenant: str
+    request_id: str
+
+
+def job_options(command: Command) -> Command:
+    """Add what a new job takes; passed on as the items of JobOptions."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+# The choices of an option -> names in the contract.
+_OVERFLOWS = {
+    "rotate": "OUTPUT_OVERFLOW_ROTATE",
+    "stop-recording": "OUTPUT_OVERFLOW_STOP_RECORDING",
+    "stop-job": "OUTPUT_OVERFLOW_STOP_JOB",
+}
+_ISOLATIONS = {"none": "ISOLATION_NONE", "private": "ISOLATION_PRIVATE"}
+_COUNT = click.IntRange(min=1)
+
+_OPTIONS = (
+    click.argument("words", metavar="COMMAND [ARGUMENT]...", nargs=-1, required=True),
+    click.option(
+        "--env",
+        "-e",
+        "environment",
+        metavar="NAME=VALUE",
+        multiple=True,
+        help="Add a variable to the job's environment; NAME alone takes the value from here.",
+    ),
+    click.option("--cwd", "-w", metavar="DIR", default="", help="The job's working directory."),
+    click.option(
+        "--grace",
+        type=Seconds(),
+        default=0,
+        metavar="TIME",
+        help="How long a stop waits between SIGTERM and SIGKILL, such as 10s or 2m.",
+    ),
+    click.option(
+        "--timeout", type=Seconds(), default=0, metavar="TIME", help="Stop it after so long."
+    ),
+    click.option("--memory", type=Bytes(), default=0, metavar="SIZE", help="Its most memory."),
+    click.option(
+        "--cpus",
+        type=click.FloatRange(min=0, min_open=True),
+        default=None,
+        metavar="N",
+        help="Its most processor time: 0.5 is half a processor.",
+    ),
+    click.option(
+        "--processes", type=_COUNT, default=None, metavar="N", help="Its most processes at once."
+    ),
+    click.option(
+        "--open-files",
+        type=_COUNT,
+        default=None,
+        metavar="N",
+        help="The most files that each process may have open.",
+    ),
+    click.option(
+        "--io-weight",
+        type=click.IntRange(1, 10000),
+        default=None,
+        metavar="N",
+        help="Its share of a contended disk, where others have 100.",
+    ),
+    click.option(
+        "--isolation",
+        type=click.Choice(list(_ISOLATIONS)),
+        help="private: it sees its own processes, /tmp and home alone.",
+    ),
+    click.option("--no-network", is_flag=True, help="No network but a loopback of its own."),
+    click.option(
+        "--output-limit", type=Bytes(), default=0, metavar="SIZE", help="Keep so much output."
+    ),
+    click.option(
+        "--output-overflow",
+        type=click.Choice(list(_OVERFLOWS)),
+        help="Beyond that drop the oldest output, record no more, or stop the job.",
+    ),
+    click.option(
+        "--output-rate",
+        type=Bytes(),
+        default=0,
+        metavar="SIZE",
+        help="Read so much output a second; a job that writes more waits.",
+    ),
+    click.option(
+        "--tenant", default="", help="Start it for this tenant, one of your certificate's."
+    ),
+    click.option(
+        "--request-id",
+        default="",
+        metavar="KEY",
+        help="Starting twice with one KEY starts one job, and prints its ID both times.",
+    ),
+)
+
+
+def start_request(job: JobOptions) -> "pb.StartRequest":
+    """Return the request for a new job.
+
+    Without a request ID it gets one of its own, so that sending it again after
+    a broken connection cannot start a second job.
+    """
+    from jobworker.proto import workerservice_pb2 as pb
+
+    _check_text(*job["words"], *job["environment"], job["cwd"])
+    overflow = _OVERFLOWS.get(job["output_overflow"] or "", "OUTPUT_OVERFLOW_UNSPECIFIED")
+    isolation = _ISOLATIONS.get(job["isolation"] or "", "ISOLATION_UNSPECIFIED")
+    return pb.StartRequest(
+        commandName=job["words"][0],
+        Arguments=job["words"][1:],
+        requestID=job["request_id"] or os.urandom(16).hex(),
+        environment=dict(map(_variable, job["environment"])),
+        workingDirectory=job["cwd"],
+        graceSeconds=job["grace"],
+        timeoutSeconds=job["timeout"],
+        outputLimit=pb.OutputLimit(
+            bytes=job["output_limit"],
+            overflow=getattr(pb, overflow),
+            rate=job["output_rate"],
+        ),
+        limits=pb.Limits(
+            memoryBytes=job["memory"],
+            cpus=job["cpus"],
+            processes=job["processes"],
+            openFiles=job["open_files"],
+            ioWeight=job["io_weight"],
+        ),
+        isolation=getattr(pb, isolation),
+        noNetwork=job["no_network"],
+        tenant=job["tenant"],
+    )
+
+
+def _check_text(*words: str) -> None:
+    # What is not UTF-8 on the command line is a lone surrogate here (PEP 383),
+    # and protobuf has no text for it.
+    for word in words:
+        if not word.isascii() and any("\ud800" <= char <= "\udfff" for char in word):
+            raise click.UsageError(f"{word!r} is not UTF-8; the server takes no other text")
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name:
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--env")
+    if not equals and name not in os.environ:
+        raise click.BadParameter(
+            f"{name} is not set here; give it as {name}=VALUE", param_hint="--env"
+        )
+    return name, value if equals else os.environ[name]

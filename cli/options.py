@@ -1,0 +1,128 @@
+"""Options that many commands share, and what they mean."""
+
+import functools
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
+
+import click
+
+from jobworker.cli.settings import NAMES, Settings, config_path, resolve
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from jobworker.cli.connection import Service
+
+P = ParamSpec("P")
+Command = TypeVar("Command", bound=Callable[..., Any])
+OutputFormat = Literal["text", "json"]
+
+
+def output_option(command: Command) -> Command:
+    """Add -o/--output, passed on as `output`: an OutputFormat."""
+    return click.option(
+        "--output",
+        "-o",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help="What to print on stdout.",
+    )(command)
+
+
+def say_done(job: str, output: OutputFormat) -> None:
+    """Print that what was asked has been done to a job, by the name it was given by."""
+    click.echo(json.dumps({"job": job}) if output == "json" else job)
+
+
+class JobID(click.ParamType[str]):
+    """A job's ID or a prefix of it, for the server to find; shells complete it."""
+
+    name = "job"
+
+    def shell_complete(
+        self,
+        ctx: click.Context,
+        param: click.Parameter,  # noqa: ARG002 - given by click
+        incomplete: str,
+    ) -> "list[CompletionItem]":
+        """Return the jobs one may see whose IDs begin so."""
+        from jobworker.cli.completion import jobs_beginning
+
+        return jobs_beginning(ctx, incomplete)
+
+
+def connection_options(command: Command) -> Command:
+    """Add --server, --ca, --cert, --key and --config; `settings` then returns what they say.
+
+    They may stand before the subcommand or after it; the later one wins.
+    """
+    for name, metavar, text in reversed(_CONNECTION):
+        command = click.option(
+            f"--{name}",
+            metavar=metavar,
+            expose_value=False,
+            callback=_remember,
+            help=f"{text} [env: JOBWORKER_{name.upper()}]",
+        )(command)
+    return command
+
+
+_CONNECTION = (
+    ("server", "HOST:PORT", "The server to call."),
+    ("ca", "FILE", "The CA certificate that the server's must be signed by."),
+    ("cert", "FILE", "Your certificate."),
+    ("key", "FILE", "Your certificate's private key."),
+    ("config", "FILE", "The settings file with these as its keys."),
+)
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    flags = context.find_root().ensure_object(dict)
+    if value is not None:
+        flags[parameter.name] = value
+
+
+def settings(context: click.Context) -> Settings:
+    """Return the settings that the command line, the environment and the file amount to.
+
+    Raises:
+        SettingsError: See `settings.resolve` and `config_file.read_config`.
+    """
+    flags: dict[str, str] = context.find_root().ensure_object(dict)
+    chosen = flags.get("config") or os.environ.get("JOBWORKER_CONFIG")
+    path = Path(chosen) if chosen else config_path(os.environ)
+    missing = {name for name in NAMES if name not in flags} - _set_in(os.environ)
+    # The YAML reader is slow to import, and not needed when nothing is left to find.
+    if missing and (chosen or path.exists()):
+        from jobworker.cli.config_file import read_config
+
+        return resolve(flags, os.environ, read_config(path), path)
+    return resolve(flags, os.environ, {}, path)
+
+
+def _set_in(environ: Mapping[str, str]) -> set[str]:
+    return {name for name in NAMES if environ.get(f"JOBWORKER_{name.upper()}")}
+
+
+def client_command(
+    command: "Callable[Concatenate[Service, P], None]",
+) -> Callable[P, None]:
+    """Give a command the connection options, and an open connection as its first argument.
+
+    A failed call ends the command with the sentence and exit code of `errors`.
+    """
+
+    @connection_options
+    @functools.wraps(command)
+    def connected(*args: P.args, **kwargs: P.kwargs) -> None:
+        chosen = settings(click.get_current_context())
+        from jobworker.cli.connection import connect
+
+        with connect(chosen) as service:
+            command(service, *args, **kwargs)
+
+    return connected
