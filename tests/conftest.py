@@ -1,0 +1,50 @@
+"""What every test may use: a running server, a place for the library."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.library import Site, leaving_nothing, own_cgroup
+from tests.server import Server, running_server
+
+USERS = (("alice", "team-a"), ("bob", "team-b"), ("ann", "audit"))
+POLICY = """\
+rules:
+  - allow: "*"
+    to: cn:*
+    jobs: "{ou}/{cn}"
+  - allow: read
+    to: cn:ann
+    jobs: "*/*"
+  - deny: start
+    to: cn:bob
+    jobs: "*/*"
+    command: /bin/false
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for alice, bob and ann, who reads everything; all own their own jobs.
+
+    The tests of a module share it, so it has the jobs of those before.
+    """
+    with running_server(tmp_path_factory.mktemp("server"), USERS, POLICY) as running:
+        yield running
+
+
+@pytest.fixture
+def fresh_server(tmp_path: Path) -> Iterator[Server]:
+    """Such a server for one test alone."""
+    with running_server(tmp_path, USERS, POLICY) as running:
+        yield running
+
+
+@pytest.fixture(params=["auto", "off"], ids=["cgroup", "no-cgroup"])
+def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
+    """A place for a worker, which must leave nothing behind; with cgroups and without."""
+    if request.param == "auto" and own_cgroup() is None:
+        pytest.skip("this host has no cgroup v2 that this user may write")
+    with leaving_nothing(tmp_path):
+        yield Site(tmp_path / "state", request.param)

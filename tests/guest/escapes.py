@@ -1,0 +1,235 @@
+"""What a tenant's job might try against the service, the host and others, without isolation.
+
+Each is tried as a job of alice's, whose jobs run as the Unix user alice.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import psutil
+import pytest
+
+from jobworker.proto import workerservice_pb2 as pb
+from tests.client import refused
+from tests.guest.boot import USERS
+from tests.guest.site import Tenant, server_of_root, tenant
+from tests.server import Server
+
+# Traces a process (ptrace(2), PTRACE_ATTACH), and reads the first byte of its memory.
+TRACE = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+for pid in map(int, sys.argv[1:]):
+    libc.ptrace(16, pid, 0, 0)
+    print(os.strerror(ctypes.get_errno()))
+"""
+CONNECT = """
+import socket, sys
+for path in sys.argv[1:]:
+    try:
+        socket.socket(socket.AF_UNIX).connect(path)
+        print("connected")
+    except OSError as error:
+        print(error.strerror)
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with server_of_root() as running:
+        yield running
+
+
+@pytest.fixture
+def alice(server: Server) -> Iterator[Tenant]:
+    with tenant(server, "alice") as person:
+        yield person
+
+
+@pytest.fixture
+def bob(server: Server) -> Iterator[Tenant]:
+    with tenant(server, "bob") as person:
+        yield person
+
+
+def service(server: Server, name: str) -> psutil.Process:
+    """A process of the service by its title."""
+    keeper = psutil.Process(server.process.pid)
+    if name == "keeper":
+        return keeper
+    title = f"jobworker: {name}"
+    return next(child for child in keeper.children() if child.cmdline()[:1] == [title])
+
+
+def test_a_job_is_its_user_and_nobody_else(alice: Tenant, bob: Tenant) -> None:
+    ids = alice.run(
+        "id -u; id -g; id -G; umask; pwd; grep -E '^(Uid|Gid|Cap|NoNew)' /proc/$$/status"
+    )
+    number = str(USERS["alice"])
+    lines = ids.splitlines()
+    assert lines[:5] == [number, number, number, "0022", "/home/alice"]
+    status = dict(line.split(":\t") for line in lines[5:])
+    assert set(status["Uid"].split() + status["Gid"].split()) == {number}
+    assert {status[name] for name in ("CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
+    assert status["NoNewPrivs"] == "1"
+    told = alice.status(alice.start("true"))
+    assert (told.user, told.userShared) == ("alice", False)
+    assert bob.run("id -un") == "bob\n"
+
+
+def test_whoever_has_no_user_starts_nothing(server: Server) -> None:
+    with tenant(server, "eve") as eve, refused(grpc.StatusCode.FAILED_PRECONDITION) as words:
+        eve.start("true")
+    assert "no Unix user is set for the jobs of eve (tenant team-e)" in words[0]
+
+
+def test_root_is_no_user_for_jobs(server: Server) -> None:
+    with tenant(server, "ruth") as ruth, refused(grpc.StatusCode.FAILED_PRECONDITION) as words:
+        ruth.start("true")
+    assert "the jobs of ruth would run as root" in words[0]
+
+
+def test_setuid_programs_give_nothing(alice: Tenant) -> None:
+    own = Path("/tmp/setuid-id")
+    own.write_bytes(Path("/usr/bin/id").read_bytes())
+    own.chmod(0o4755)
+    assert own.stat().st_uid == 0
+    assert alice.run(f"{own} -u") == f"{USERS['alice']}\n"
+    own.unlink()
+
+
+def test_the_environment_is_the_jobs_own(server: Server, alice: Tenant) -> None:
+    """Nothing of the administrator's is in it, and what a job sets concerns the job alone."""
+    names = {line.partition("=")[0] for line in alice.run("env").splitlines()}
+    expected = {"PATH", "LANG", "HOME", "USER", "LOGNAME", "SHELL", "JOBWORKER_JOB_ID", "PWD"}
+    assert names == expected
+    job = alice.start("id -u", environment={"LD_PRELOAD": "/home/alice/lib.so"})
+    alice.wait(job)
+    # Beside the complaints of ld.so(8), which come on another pipe.
+    assert str(USERS["alice"]) in alice.output(job).splitlines()
+    for name in ("keeper", "supervisor", "front"):
+        assert "LD_PRELOAD" not in service(server, name).environ()
+
+
+def test_descriptors_are_three(alice: Tenant) -> None:
+    """`ls` opens one more, of what it lists."""
+    assert alice.run("ls /proc/self/fd").split() == ["0", "1", "2", "3"]
+    listing = alice.run("ls -l /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2")
+    assert re.findall(r"-> (\S+?)(?::|$)", listing, re.MULTILINE) == ["/dev/null", "pipe", "pipe"]
+
+
+def test_state_cannot_be_read_or_written(server: Server, alice: Tenant) -> None:
+    state = server.directory / "state"
+    alice.run("echo output")
+    files = [path for path in state.rglob("*") if not path.is_dir()]
+    assert {path.suffix for path in files} >= {".sqlite", ".json", ""}
+    readable = [path for path in files if path.stat().st_mode & stat.S_IROTH]
+    assert [path.name for path in readable] == ["openssl.cnf"]
+    script = 'for f; do cat "$f" 2>/dev/null | head -c 1; echo x >> "$f"; done; touch ${1%/*}/new'
+    secret = [str(path) for path in files if path not in readable]
+    told = alice.run(f"({script}) 2>&1", *secret)
+    assert told.count("ermission denied") == len(secret) + 1
+    assert alice.run("ls $1 2>&1", str(state)).count("ermission denied") == 1
+
+
+def test_links_in_the_working_directory_lead_to_nothing_new(
+    server: Server, alice: Tenant, bob: Tenant
+) -> None:
+    """A directory is entered, and a program executed, as the job's user and not as root."""
+    bob.run("chmod 700 ~; mkdir -p ~/private")
+    journal = server.directory / "state/journal.sqlite"
+    alice.run("ln -sfn /home/bob/private ~/link; ln -sfn $1 ~/program", str(journal))
+    with refused(grpc.StatusCode.FAILED_PRECONDITION) as words:
+        alice.start("true", workingDirectory="/home/alice/link")
+    assert "cannot change to directory /home/alice/link: Permission denied" in words[0]
+    with refused(grpc.StatusCode.FAILED_PRECONDITION) as words:
+        alice.worker.Start(pb.StartRequest(commandName="/home/alice/program"))
+    assert "Permission denied" in words[0]
+    told = alice.run("ln $1 ~/hard 2>&1; ln -s $1 ~/soft; cat ~/soft 2>&1", str(journal))
+    assert told.count("ot permitted") + told.count("ermission denied") + told.count("nvalid") == 2
+
+
+def test_proc_of_the_service_is_closed(server: Server, alice: Tenant) -> None:
+    for name in ("keeper", "supervisor", "front"):
+        proc = f"/proc/{service(server, name).pid}"
+        script = "for f in environ mem maps fd/0 cwd/. root/. ; do cat $1/$f >/dev/null; done 2>&1"
+        told = alice.run(script, proc)
+        assert told.count("ermission denied") == 6, told
+
+
+def test_tracing_and_signals_stop_at_the_user(server: Server, alice: Tenant, bob: Tenant) -> None:
+    theirs = bob.started("echo ready; exec sleep 1000")
+    targets = [service(server, name).pid for name in ("keeper", "supervisor", "front")]
+    pids = [str(pid) for pid in (*targets, bob.status(theirs).pid)]
+    job = alice.worker.Start(
+        pb.StartRequest(commandName="/usr/bin/python3", Arguments=["-c", TRACE, *pids])
+    ).jobID
+    assert alice.output(job) == "Operation not permitted\n" * 4
+    told = alice.run('for p; do kill -9 "$p"; done 2>&1', *pids)
+    assert told.count("not permitted") == 4
+    bob.stop(theirs)
+
+
+def test_the_front_is_a_user_without_rights(server: Server) -> None:
+    front = service(server, "front")
+    number = USERS["jobfront"]
+    assert set(front.uids()) == set(front.gids()) == {number}
+    status = Path(f"/proc/{front.pid}/status").read_text()
+    assert re.search(r"CapEff:\t0{16}\n", status)
+    assert re.search(r"NoNewPrivs:\t1\n", status)
+    assert service(server, "supervisor").uids().real == 0
+
+
+def test_the_front_reads_output_and_not_the_journal(server: Server, alice: Tenant) -> None:
+    job = alice.start("echo hello")
+    assert alice.output(job) == "hello\n"
+    state = server.directory / "state"
+    data = next(path for path in (state / "output" / job).iterdir())
+    assert (data.stat().st_uid, data.stat().st_gid) == (0, USERS["jobfront"])
+    assert not data.stat().st_mode & (stat.S_IWGRP | stat.S_IRWXO)
+    assert not (state / "journal.sqlite").stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+
+
+def test_sockets_of_the_front_are_closed(server: Server, alice: Tenant) -> None:
+    """Its socket by path, and every abstract one (unix(7)) that there is."""
+    names = [
+        line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if "@" in line
+    ]
+    backend = str(server.directory / "state/front/grpc.sock")
+    arguments = ["-c", CONNECT, backend, *(name.replace("@", "", 1) for name in names)]
+    job = alice.worker.Start(
+        pb.StartRequest(commandName="/usr/bin/python3", Arguments=arguments)
+    ).jobID
+    assert alice.wait(job).exitCode == 0
+    told = alice.output(job).splitlines()
+    assert told[0] == "Permission denied"
+    assert "connected" not in told
+
+
+def test_cgroups_cannot_be_written(alice: Tenant) -> None:
+    script = """
+    own=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup)
+    for f in $own/cgroup.procs $own/memory.max $own/../cgroup.procs /sys/fs/cgroup/cgroup.procs
+    do echo 0 > $f; done 2>&1
+    mkdir $own/below 2>&1
+    """
+    assert alice.run(script).count("ermission denied") == 5
+
+
+def test_no_core_dumps(alice: Tenant) -> None:
+    """Whatever it was that had the memory: a dump would be a file of it."""
+    job = alice.start("ulimit -c; ulimit -Hc; cd ~; ulimit -c unlimited; kill -SEGV $$")
+    ended = alice.wait(job)
+    assert (ended.exitCode, ended.signal) == (139, 11)
+    assert alice.output(job).splitlines()[:2] == ["0", "0"]
+    assert alice.run("ls ~ | grep -c core").strip() == "0"
+
+
+def test_others_homes_and_files(alice: Tenant, bob: Tenant) -> None:
+    bob.run("chmod 700 ~; echo secret > ~/diary")
+    assert "ermission denied" in alice.run("cat /home/bob/diary 2>&1")
+    assert os.stat("/home/bob/diary").st_uid == USERS["bob"]

@@ -1,0 +1,144 @@
+"""The profile `private`: a job that sees its own processes, files and network alone."""
+
+import signal
+from collections.abc import Iterator
+
+import grpc
+import pytest
+
+from jobworker.proto import workerservice_pb2 as pb
+from tests.client import refused
+from tests.guest.site import Tenant, server_of_root, tenant
+from tests.server import Server
+
+ISOLATION = """\
+  isolation:
+    tenants:
+      team-a: {profile: private}
+"""
+HIDDEN_FILE = "/home/bob/diary"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with server_of_root(ISOLATION) as running:
+        yield running
+
+
+@pytest.fixture
+def alice(server: Server) -> Iterator[Tenant]:
+    """Someone whose jobs must be private."""
+    with tenant(server, "alice") as person:
+        yield person
+
+
+@pytest.fixture
+def bob(server: Server) -> Iterator[Tenant]:
+    """Someone whose jobs need not be."""
+    with tenant(server, "bob") as person:
+        yield person
+
+
+def test_files_of_others_are_not_there(alice: Tenant, bob: Tenant) -> None:
+    """Not even those that anybody may read."""
+    assert bob.run(f"umask 0; chmod 755 ~; echo secret > {HIDDEN_FILE}; cat ~/diary") == "secret\n"
+    assert "No such file" in alice.run(f"cat {HIDDEN_FILE} 2>&1")
+    assert bob.run("echo draft > /tmp/draft; ls /tmp/draft") == "/tmp/draft\n"
+    assert alice.run("ls -A /tmp /var/tmp /run /home; echo $?").split() == [
+        "/home:",
+        "alice",
+        "/run:",
+        "/tmp:",
+        "/var/tmp:",
+        "0",
+    ]
+
+
+def test_the_state_of_the_service_is_not_there(server: Server, alice: Tenant) -> None:
+    assert alice.run("ls -A $1; echo $?", str(server.directory / "state")) == "0\n"
+
+
+def test_processes_of_others_are_not_there(alice: Tenant, bob: Tenant) -> None:
+    job = bob.started("echo ready; exec sleep 1000")
+    pid = str(bob.status(job).pid)
+    # Its own: process 1 of bubblewrap, and what it runs.
+    assert (
+        alice.run("ls /proc | grep -c '^[0-9]'; ls -d /proc/$1 2>&1 | cat", pid).split()[0] <= "5"
+    )
+    assert "No such process" in alice.run("kill -0 $1 2>&1", pid)
+    assert bob.status(job).JobStatus == pb.RUNNING
+    bob.stop(job)
+
+
+def test_two_private_jobs_of_one_user_share_no_memory_and_no_signals(alice: Tenant) -> None:
+    job = alice.started("echo mine > /dev/shm/note; echo ready; exec sleep 1000")
+    assert alice.run("ls -A /dev/shm; pidof sleep; echo $?") == "1\n"
+    alice.stop(job)
+
+
+def test_the_system_is_read_only_and_home_is_not(alice: Tenant) -> None:
+    script = "for d in / /etc /usr /sys/fs/cgroup; do touch $d/x 2>&1; done; pwd; touch ~/kept"
+    *refusals, directory = alice.run(script).splitlines()
+    assert len(refusals) == 4
+    assert all("Read-only file system" in line or "denied" in line for line in refusals)
+    assert directory == "/home/alice"
+    assert alice.run("ls ~/kept") == "/home/alice/kept\n"
+
+
+def test_no_network(alice: Tenant, bob: Tenant) -> None:
+    """The loopback of the host, with the server on it, cannot be reached."""
+    script = "tail -n +3 /proc/net/dev | cut -d: -f1; cat /proc/net/tcp | wc -l"
+    assert alice.run(script, noNetwork=True).split() == ["lo", "1"]
+    assert bob.run(script, noNetwork=True).split() == ["lo", "1"]
+    assert int(alice.run(script).split()[-1]) > 1
+
+
+def test_less_than_demanded_is_refused(alice: Tenant, bob: Tenant) -> None:
+    with refused(grpc.StatusCode.FAILED_PRECONDITION) as words:
+        alice.start("true", isolation=pb.ISOLATION_NONE)
+    assert "jobs of tenant team-a run in the isolation profile private" in words[0]
+    assert alice.status(alice.start("true")).isolation == pb.ISOLATION_PRIVATE
+    assert bob.status(bob.start("true")).isolation == pb.ISOLATION_NONE
+    asked = bob.status(bob.start("true", isolation=pb.ISOLATION_PRIVATE))
+    assert asked.isolation == pb.ISOLATION_PRIVATE
+
+
+def test_a_program_that_cannot_be_executed_is_refused(alice: Tenant) -> None:
+    for name, error in (("/no/such/program", "ENOENT"), ("nonesuch", "ENOENT"), ("/etc", "ENOENT")):
+        with refused(grpc.StatusCode.FAILED_PRECONDITION) as words:
+            alice.worker.Start(pb.StartRequest(commandName=name))
+        assert f"cannot execute {name}" in words[0]
+        assert error in words[0]
+
+
+def test_signals_reach_the_program(alice: Tenant) -> None:
+    """And not bubblewrap, which they would end."""
+    script = "trap 'echo caught; exit 5' USR1; echo ready; while :; do sleep 0.1; done"
+    job = alice.started(script)
+    alice.worker.Signal(pb.SignalRequest(jobID=job, signal=signal.SIGUSR1))
+    ended = alice.wait(job)
+    assert (ended.exitCode, ended.endReason) == (5, pb.END_REASON_EXITED)
+    assert alice.output(job) == "ready\ncaught\n"
+
+
+def test_a_stop_lets_it_end_well(alice: Tenant) -> None:
+    job = alice.started("trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.1; done")
+    alice.worker.Stop(pb.StopRequest(jobID=job, graceSeconds=30))
+    ended = alice.wait(job)
+    assert (ended.exitCode, ended.endReason) == (7, pb.END_REASON_STOPPED)
+    assert alice.output(job).endswith("bye\n")
+
+
+def test_ends_by_signals_are_told(alice: Tenant) -> None:
+    ended = alice.wait(alice.start("kill -KILL $$"))
+    assert (ended.exitCode, ended.signal) == (137, signal.SIGKILL)
+    assert ended.endReason == pb.END_REASON_SIGNALED
+
+
+def test_variables_do_not_reach_bubblewrap(alice: Tenant) -> None:
+    """A library of the tenant's, run outside, would see what the job must not."""
+    job = alice.start("echo ran", environment={"LD_PRELOAD": "/home/alice/lib.so", "WORD": "a b"})
+    assert alice.wait(job).exitCode == 0
+    # The complaint is the job's own program's, not one more of bubblewrap's.
+    assert alice.output(job).count("/home/alice/lib.so") == 1
+    assert alice.run('echo "$WORD"', environment={"WORD": "a b"}) == "a b\n"

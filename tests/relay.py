@@ -1,0 +1,119 @@
+"""A TCP relay between a client and a server, whose connections a test breaks."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+PIECE = 16 * 1024
+
+
+class Relay:
+    """Passes bytes both ways between its own port and `target`.
+
+    With `cut_every`, a connection is broken off once the server has sent that
+    many bytes over it. The relay runs in threads that end with `close`.
+    """
+
+    def __init__(self, target: tuple[str, int], cut_every: int | None = None) -> None:
+        self._target = target
+        self._cut_every = cut_every
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._listener = self._listen(0)
+        self.cuts = 0
+
+    @property
+    def port(self) -> int:
+        """The relay's own port, on 127.0.0.1."""
+        return self._port
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT for the client, by a name that is in the server's certificate."""
+        return f"localhost:{self._port}"
+
+    def sever(self) -> None:
+        """Break every connection and refuse new ones, until `restore`."""
+        if self._listener.fileno() >= 0:
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+        self._break_all()
+
+    def restore(self) -> None:
+        """Take connections again, at the same address."""
+        self._listener = self._listen(self._port)
+
+    def close(self) -> None:
+        """Break everything and wait for the threads."""
+        self.sever()
+        for thread in self._threads:
+            thread.join(timeout=10)
+            assert not thread.is_alive()
+
+    def _listen(self, port: int) -> socket.socket:
+        listener = socket.create_server(("127.0.0.1", port))
+        self._port: int = listener.getsockname()[1]
+        self._run(self._accept, listener)
+        return listener
+
+    def _run(self, function: Callable[..., None], *sockets: socket.socket) -> None:
+        thread = threading.Thread(target=function, args=sockets, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(self._target)
+            with self._lock:
+                self._open |= {client, server}
+            self._run(self._pass_requests, client, server)
+            self._run(self._pass_replies, server, client)
+
+    def _pass_requests(self, client: socket.socket, server: socket.socket) -> None:
+        # The other direction, or the test, may break the connection at any time.
+        with suppress(OSError):
+            while piece := client.recv(PIECE):
+                server.sendall(piece)
+        self._break({client, server})
+
+    def _pass_replies(self, server: socket.socket, client: socket.socket) -> None:
+        passed = 0
+        with suppress(OSError):
+            while piece := server.recv(PIECE):
+                client.sendall(piece)
+                passed += len(piece)
+                if self._cut_every is not None and passed >= self._cut_every:
+                    self.cuts += 1
+                    break
+        self._break({client, server})
+
+    def _break_all(self) -> None:
+        with self._lock:
+            everything = set(self._open)
+        self._break(everything)
+
+    def _break(self, sockets: set[socket.socket]) -> None:
+        with self._lock:
+            sockets &= self._open
+            self._open -= sockets
+        for end in sockets:
+            # Its peer may have been faster.
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+@contextmanager
+def relay_to(target: tuple[str, int], cut_every: int | None = None) -> Iterator[Relay]:
+    """Give a Relay to `target`, and close it afterwards."""
+    relay = Relay(target, cut_every)
+    try:
+        yield relay
+    finally:
+        relay.close()

@@ -1,0 +1,42 @@
+"""Every way a call can fail has an exit code and a sentence."""
+
+import grpc
+import pytest
+
+from jobworker.cli.errors import ExitCode, request_failed
+
+FAILURES = [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
+
+
+def told(code: str) -> tuple[str, int]:
+    error = request_failed(code, "no {such} thing", server="here:1", certificate="/a.crt")
+    return str(error), error.exit_code
+
+
+@pytest.mark.parametrize("code", FAILURES, ids=lambda code: code.name)
+def test_each_status_code_ends_the_command(code: grpc.StatusCode) -> None:
+    sentence, exit_code = told(code.name)
+    assert sentence
+    assert exit_code in list(ExitCode)
+    assert exit_code != ExitCode.RUN_FAILED
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence", "exit_code"),
+    [
+        ("PERMISSION_DENIED", "no {such} thing", 4),
+        ("UNAUTHENTICATED", "the server does not accept the certificate /a.crt: ", 4),
+        ("NOT_FOUND", "no {such} thing (`jobworker list`", 3),
+        ("UNAVAILABLE", "cannot talk to the server here:1: no {such} thing", 5),
+        ("DEADLINE_EXCEEDED", "the server here:1 did not answer in time", 5),
+        ("RESOURCE_EXHAUSTED", "a limit is reached: no {such} thing", 6),
+        ("INTERNAL", "the server here:1 failed (INTERNAL): no {such} thing", 7),
+        ("UNKNOWN", "the server here:1 failed (UNKNOWN): ", 7),
+        ("FAILED_PRECONDITION", "no {such} thing", 1),
+        ("INVALID_ARGUMENT", "no {such} thing", 2),
+    ],
+)
+def test_what_is_told(code: str, sentence: str, exit_code: int) -> None:
+    said, ended_with = told(code)
+    assert said.startswith(sentence)
+    assert ended_with == exit_code

@@ -1,0 +1,18 @@
+"""Waiting for what only looking can tell."""
+
+import threading
+from collections.abc import Callable
+
+DEADLINE_SECONDS = 60.0
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Return when the condition holds; fail after DEADLINE_SECONDS."""
+    deadline = threading.Event()
+    timer = threading.Timer(DEADLINE_SECONDS, deadline.set)
+    timer.start()
+    try:
+        while not condition():
+            assert not deadline.wait(0.02), "it did not come to be in time"
+    finally:
+        timer.cancel()
