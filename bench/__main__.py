@@ -1,0 +1,36 @@
+"""`python -m bench [PART...]`: runs the parts named, by default all, and prints their tables."""
+
+import argparse
+import importlib
+import signal
+import sys
+
+from bench.machine import description, noise, wait_for_quiet
+
+# Each is a module here with a `main` that measures and prints.
+PARTS = ("start", "output", "command", "crowd", "edge", "confinement")
+
+
+def main() -> None:
+    """Run the parts, one after the other."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=PARTS, metavar="PART")
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="before each part, wait so long at most for the machine to be idle",
+    )
+    options = parser.parse_args()
+    # So that what runs for a measurement is ended, too, when this is.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    print(description())
+    for part in options.parts:
+        wait_for_quiet(options.wait)
+        print(f"\n{part}: {noise()}", flush=True)
+        importlib.import_module(f"bench.{part}").main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""How fast one follower gets a job's output.
+
+Each way moves the same file, which is in memory, from `cat` to a reader that
+counts it or throws it away. ssh decrypts for /dev/null, the cheapest it can.
+"""
+
+import functools
+import os
+from pathlib import Path
+
+from bench.caller import Caller, callers
+from bench.measure import Measure, interleaved, timed
+from bench.openssh import run
+from bench.report import Row, table
+from bench.site import USER, Site, running_site
+from jobworker.proto import workerservice_pb2 as pb
+from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
+from tests.server import JOBWORKER
+
+_BYTES = 512 * 1024 * 1024
+_MEGABYTE = 1e-6
+
+
+def main() -> None:
+    """Measure and print the table."""
+    with running_site() as site, callers(site.login, 1) as (caller,):
+        file = site.directory / "output"
+        _fill(file)
+        rows = [_follower(site, caller, str(file)), _command(site, caller, str(file))]
+    print(table(f"Output: one follower of {_BYTES // 2**20} MiB", rows))
+
+
+def _follower(site: Site, caller: Caller, file: str) -> Row:
+    ways: dict[str, Measure] = {
+        "job-worker: GetOutput while cat runs": lambda: caller.run(live_rate, file),
+        "job-worker: GetOutput after it has ended": lambda: caller.run(replay_rate, file),
+        "ssh HOST cat FILE": lambda: _BYTES / timed(lambda: run(site.ssh.held("cat", file))),
+    }
+    figures = interleaved(ways)
+    return Row("One follower, Python client", "MB/s", figures, _MEGABYTE, more=True)
+
+
+def _command(site: Site, caller: Caller, file: str) -> Row:
+    ways: dict[str, Measure] = {
+        "jobworker run cat FILE": lambda: _ours(site, caller, file),
+        "ssh HOST cat FILE, new connection": lambda: (
+            _BYTES / timed(lambda: run(site.ssh.cold("cat", file)))
+        ),
+    }
+    figures = interleaved(ways)
+    return Row("Whole command > /dev/null", "MB/s", figures, _MEGABYTE, more=True)
+
+
+def _ours(site: Site, caller: Caller, file: str) -> float:
+    command = [str(JOBWORKER), "run", "cat", file]
+    seconds = timed(functools.partial(run, command, site.server.environment(USER)))
+    caller.run(remove_all)
+    return _BYTES / seconds
+
+
+def _fill(file: Path) -> None:
+    block = os.urandom(1024 * 1024)
+    with file.open("wb") as out:
+        for _ in range(_BYTES // len(block)):
+            out.write(block)
+
+
+# What follows runs in the caller's process.
+
+
+def live_rate(stub: WorkerServiceStub, file: str) -> float:
+    """Bytes a second from the start of `cat` to the end of the stream."""
+    job = ""
+
+    def follow() -> None:
+        nonlocal job
+        job = _start(stub, file)
+        _receive(stub, job)
+
+    rate = _BYTES / timed(follow)
+    stub.Remove(pb.RemoveRequest(jobID=job))
+    return rate
+
+
+def replay_rate(stub: WorkerServiceStub, file: str) -> float:
+    """Bytes a second of a job that has ended."""
+    job = _start(stub, file)
+    stub.Wait(pb.WaitRequest(jobID=job, output=True))
+    rate = _BYTES / timed(lambda: _receive(stub, job))
+    stub.Remove(pb.RemoveRequest(jobID=job))
+    return rate
+
+
+def remove_all(stub: WorkerServiceStub) -> None:
+    """Remove every job that has ended, so that the disk does not fill."""
+    stub.Prune(pb.PruneRequest())
+
+
+def _start(stub: WorkerServiceStub, file: str) -> str:
+    return str(stub.Start(pb.StartRequest(commandName="cat", Arguments=[file])).jobID)
+
+
+def _receive(stub: WorkerServiceStub, job: str) -> None:
+    """Read a whole output; raises RuntimeError unless all of it comes."""
+    request = pb.GetOutputRequest(jobID=job, raw=True)
+    received = sum(len(message.data) for message in stub.GetOutput(request))
+    if received != _BYTES:
+        raise RuntimeError(f"{received} bytes came in place of {_BYTES}")
