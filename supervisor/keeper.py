@@ -29,6 +29,7 @@ from jobworker.supervisor.keeper_config import REFUSED, KeeperConfig
 from jobworker.supervisor.ledger import DescriptorStore, ExitLedger
 from jobworker.supervisor.mailbox import Mailbox
 from jobworker.supervisor.services import Ending, Phase, Service, Services
+from jobworker.supervisor.signals import reset_signals
 from jobworker.supervisor.state_lock import DORMANT, SERVING, StateLock
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -293,22 +294,13 @@ def _signals_as_descriptor() -> socket.socket:
     return ours
 
 
-def _reset_signals() -> None:
-    """Undo what the program that started this one did to its signals: jobs would inherit it."""
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        # Python ignores two, and must: a closed pipe is no reason to die.
-        if number not in launcher.IGNORED_BY_PYTHON:
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
 def _log(text: str) -> None:
     print(f"jobworker keeper: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def main() -> NoReturn:
     """The process: read the configuration, take the lock, keep."""
-    _reset_signals()
+    reset_signals()
     path = Path(sys.argv[1])
     config = KeeperConfig.read(path)
     try:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jobworker.supervisor import packets
+from jobworker.supervisor.signals import IGNORED_BY_PYTHON
 
 # Set in the environment of every job; also how a job's processes are found
 # again where there are no cgroups.
@@ -29,9 +30,6 @@ _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 # The exit status of a launcher that could not execute its job's program.
 FAILED = 127
-
-# Python ignores these; a job expects them as a shell would give them.
-IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 class Spec(NamedTuple):

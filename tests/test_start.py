@@ -199,6 +199,9 @@ def test_only_the_three_standard_descriptors_are_open(site: Site) -> None:
 PROGRAM_WITH_SIGNALS_CHANGED = """
 import signal, sys
 from jobworker.supervisor import JobWorker
+from jobworker.supervisor.signals import system_action
+for number in (32, 33):
+    system_action(number, signal.SIG_IGN)
 for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
     signal.signal(number, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
