@@ -27,7 +27,8 @@ class Reload:
 class PolicyInForce:
     """Decides by the policy in a file; a file that is no good leaves the one before in force.
 
-    Decisions may be asked for from several threads while one reloads.
+    Decisions may be asked for from several threads while one reloads. `loads`
+    counts the policies that came in force, `refusals` the reloads that failed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,6 +39,8 @@ class PolicyInForce:
         """
         self.path = path
         self._policy = load_tested(path)
+        self.loads = 1
+        self.refusals = 0
 
     @property
     def policy(self) -> Policy:
@@ -59,10 +62,12 @@ class PolicyInForce:
             policy = load_tested(self.path)
         except PolicyError as error:
             log.error("the policy stays as it was: %s", error)
+            self.refusals += 1
             return Reload(changed=False, version=self.version, error=str(error))
         changed = policy.version != self.version
         self._policy = policy
         if changed:
+            self.loads += 1
             log.info("a new policy is in force: %s, version %.12s", self.path, policy.version)
         return Reload(changed=changed, version=policy.version, error=None)
 

@@ -1,6 +1,7 @@
 """What the server puts in its audit log: every decision, and every new state of a job."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +30,8 @@ class AuditTrail:
     """Records decisions before they take effect; without a log, none.
 
     `told` is called with what is wrong whenever the log cannot be written any
-    more, and with None when it can again.
+    more, and with None when it can again. `decisions` counts those of each
+    action, allowed or not; `failures` what could not be recorded.
     """
 
     def __init__(
@@ -40,11 +42,13 @@ class AuditTrail:
         self._refuse = refuse
         self._told = told
         self._failing = False
+        self.decisions: Counter[tuple[str, bool]] = Counter()
+        self.failures = 0
 
     def require(self, caller: Caller, verdict: Verdict) -> None:
         """Record a decision. Raises Refusal (UNAVAILABLE) when it must be, and cannot."""
         try:
-            self.append(_event(caller, verdict))
+            self._append(caller, verdict)
         except AuditError:
             if self._refuse:
                 raise Refusal(
@@ -57,7 +61,7 @@ class AuditTrail:
     def note(self, caller: Caller, verdict: Verdict) -> None:
         """Record a decision that takes effect in any case, if that is possible."""
         try:
-            self.append(_event(caller, verdict))
+            self._append(caller, verdict)
         except AuditError:
             # Already told by `append`.
             return
@@ -69,6 +73,7 @@ class AuditTrail:
         try:
             self._log.append(event)
         except AuditError as error:
+            self.failures += 1
             if not self._failing:
                 log.error("%s", error)
                 self._failing = True
@@ -78,6 +83,10 @@ class AuditTrail:
             log.info("the audit log can be written again")
             self._failing = False
             self._told(None)
+
+    def _append(self, caller: Caller, verdict: Verdict) -> None:
+        self.decisions[verdict.action, verdict.error is None] += 1
+        self.append(_event(caller, verdict))
 
 
 def open_trail(config: AuditConfig, told: Callable[[str | None], None]) -> AuditTrail:

@@ -152,6 +152,16 @@ class AuditConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("keep_files must not be negative")
 
 
+class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where metrics are served, HOST:PORT or [IPV6]:PORT; nowhere if that is empty."""
+
+    listen: str = ""
+
+    def address(self) -> tuple[str, int]:
+        """The host and the port to listen on. Raises ConfigError."""
+        return _host_and_port("metrics.listen", self.listen)
+
+
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All of it. Paths are relative to the file; `listen` is HOST:PORT or [IPV6]:PORT.
 
@@ -169,14 +179,12 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     output: OutputLimits = OutputLimits()
     audit: AuditConfig = AuditConfig()
     quotas: QuotasConfig = QuotasConfig()
+    metrics: MetricsConfig = MetricsConfig()
     jobs: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def address(self) -> tuple[str, int]:
         """The host and the port to listen on. Raises ConfigError."""
-        host, colon, port = self.listen.rpartition(":")
-        if not colon or not host or not port.isdigit() or int(port) > 65535:
-            raise ConfigError(f"listen: {self.listen!r} is not HOST:PORT")
-        return host.removeprefix("[").removesuffix("]"), int(port)
+        return _host_and_port("listen", self.listen)
 
     def supervisor(self) -> SupervisorConfig:
         """The supervisor's part. Raises ConfigError."""
@@ -197,12 +205,21 @@ def load_server_config(path: Path) -> ServerConfig:
     try:
         config = _absolute(msgspec.convert(parsed, ServerConfig), path.absolute().parent)
         config.address()
+        if config.metrics.listen:
+            config.metrics.address()
         config.supervisor()
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     return config
+
+
+def _host_and_port(setting: str, text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"{setting}: {text!r} is not HOST:PORT")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _absolute(config: ServerConfig, base: Path) -> ServerConfig:

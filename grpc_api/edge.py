@@ -9,6 +9,7 @@ import asyncio
 import logging
 import resource
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -53,6 +54,8 @@ class Edge:
         self._limits = limits or EdgeLimits()
         self._tls = load_server_tls(files)
         self._peers = Peers()
+        # Connections refused since the start, by reason.
+        self.refused: Counter[str] = Counter()
         self._admission = Admission(self._limits)
         self._listeners: list[Listener] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -148,6 +151,7 @@ class Edge:
             oldest = next(iter(self._passing))
             del self._passing[oldest]
             oldest.cancel()
+            self.refused["gave-way"] += 1
         task = asyncio.get_running_loop().create_task(self._serve(accepted, address))
         self._tasks.add(task)
         self._passing[task] = None
@@ -182,6 +186,7 @@ class Edge:
             client = await self._meet(session, handshake, address)
             await self._admit(session, transport, client, address)
         except HandshakeRefused as refusal:
+            self.refused["handshake"] += 1
             _log.info("refused a connection from %s: %s", address, refusal)
         except BackendUnavailable as error:
             _log.error("lost a connection from %s: %s", address, error)
@@ -206,6 +211,7 @@ class Edge:
                 async with self._relay(session, transport, client.identity, address) as relay:
                     await self._live_on(relay, client, address)
         except TurnedAway as refusal:
+            self.refused["limit"] += 1
             _log.warning("turned away %s from %s: %s", client.name, address, refusal)
             # Long enough for its first calls to be answered with the reason.
             async with self._relay(session, transport, refusal, address) as relay:

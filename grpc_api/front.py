@@ -22,6 +22,7 @@ from jobworker.authz.policy_in_force import PolicyInForce
 from jobworker.grpc_api.access import Access
 from jobworker.grpc_api.admission import EdgeLimits
 from jobworker.grpc_api.audit_trail import open_trail
+from jobworker.grpc_api.call_counter import CallCounter
 from jobworker.grpc_api.config import ServerConfig
 from jobworker.grpc_api.edge import Edge
 from jobworker.grpc_api.errors import ApiError
@@ -88,7 +89,8 @@ async def _serve(config: ServerConfig, line: packets.Line) -> None:
     trail = open_trail(config.audit, partial(health.tell_soon, "audit"))
     guard = Guard(edge, access, trail, stall_seconds=config.connections.stall_seconds)
     sources = (policy_source(policy, guard.review), tls_source(edge, files))
-    server = grpc.aio.server(interceptors=[guard], options=_OPTIONS)
+    calls = CallCounter()
+    server = grpc.aio.server(interceptors=[calls, guard], options=_OPTIONS)
     add_WorkerServiceServicer_to_server(
         WorkerService(access, config.supervisor(), config.output, config.quotas), server
     )
@@ -96,6 +98,12 @@ async def _serve(config: ServerConfig, line: packets.Line) -> None:
     server.add_insecure_port(f"unix:{backend}")
     await server.start()
     host, port = await edge.start(*config.address())
+    if config.metrics.listen:
+        # Those who do without need not wait for the import.
+        from jobworker.grpc_api.metrics import Counted, serve_metrics
+
+        counted = Counted(calls, edge, health, policy, supervisor, trail)
+        serve_metrics(counted, *config.metrics.address())
     line.send(("up", "front", f"{host}:{port}"), urgent=True)
     await _work_until_gone(
         supervisor,

@@ -18,6 +18,8 @@ class Health(aio.HealthServicer):  # type: ignore[misc] # not in grpc-stubs
 
     def __init__(self) -> None:
         super().__init__()
+        # Whether each part serves.
+        self.parts: dict[str, bool] = {}
         self._telling: set[asyncio.Task[None]] = set()
 
     async def begin(self) -> None:
@@ -27,6 +29,7 @@ class Health(aio.HealthServicer):  # type: ignore[misc] # not in grpc-stubs
 
     async def tell(self, part: str, error: str | None) -> None:
         """Note what is wrong with the newest files of a part, None for nothing."""
+        self.parts[part] = error is None
         serves = HealthCheckResponse.SERVING if error is None else HealthCheckResponse.NOT_SERVING
         await self.set(part, serves)
 
