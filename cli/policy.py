@@ -1,7 +1,7 @@
 """`jobworker policy`: checks, converts, tries and explains policies, without a server."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -151,23 +151,32 @@ def explain(
 def diff(old: Path, new: Path, directory: Path | None, output: OutputFormat) -> None:
     """Print what the policy in NEW decides otherwise than that in OLD.
 
-    Both are asked about samples made of the names and commands in them:
-    somebody-else, another-tenant and /any/other/command stand for what neither
-    names. Exits with 1 if they differ.
+    Both are asked about everybody of one tenant or none, by a sample for each
+    way in which their names and globs tell requests apart: somebody-else,
+    another-tenant and /any/other/command stand for what neither names. People
+    of several tenants are asked about with --ca. Exits with 1 if they differ.
     """
     with _telling():
         from jobworker.authz.ca import identities_of
         from jobworker.authz.policy import load_policy
-        from jobworker.authz.policy_diff import changes
+        from jobworker.authz.policy_diff import difference
 
         identities = None if directory is None else identities_of(directory)
-        found = list(changes(load_policy(old), load_policy(new), identities))
+        found = difference(load_policy(old), load_policy(new), identities)
     if output == "json":
-        click.echo(json.dumps([_change_fields(change) for change in found]))
-    else:
-        for line in _change_lines(found):
+        click.echo(json.dumps([_change_fields(change) for change in found.changes]))
+    elif found.changes:
+        for line in _change_lines(found.changes):
             _say(line)
-    if found:
+    else:
+        whom = "anybody of one tenant or none" if directory is None else "those with certificates"
+        _say(f"no decision changes for {whom}")
+    if not found.complete:
+        tell(
+            "these policies' globs tell apart more than was tried: "
+            "there may be changes that are not listed"
+        )
+    if found.changes:
         raise SystemExit(ExitCode.FAILED)
 
 
@@ -236,7 +245,7 @@ def _change_fields(change: "Change") -> dict[str, object]:
     }
 
 
-def _change_lines(changes: "list[Change]") -> Iterator[str]:
+def _change_lines(changes: Sequence["Change"]) -> Iterator[str]:
     for about, group in groupby(changes, _about):
         actions = ", ".join(change.action for change in group)
         identity, job, command, verdict, rule = about

@@ -27,6 +27,9 @@ def run(directory: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     return finished
 
 
+SAME = "no decision changes for anybody of one tenant or none\n"
+
+
 def printed(directory: Path, code: int, *words: str) -> str:
     """What a command prints that ends with `code`, and says nothing on stderr."""
     finished = run(directory, *words)
@@ -89,10 +92,10 @@ def test_check_tells_what_is_doubtful(home: Path) -> None:
 @pytest.mark.parametrize(("name", "form"), [("policy.yaml", "csv"), ("policy.csv", "yaml")])
 def test_a_converted_policy_decides_the_same(home: Path, name: str, form: str) -> None:
     (home / f"new.{form}").write_text(printed(home, 0, "convert", name))
-    assert printed(home, 0, "diff", name, f"new.{form}") == ""
+    assert printed(home, 0, "diff", name, f"new.{form}") == SAME
     same = printed(home, 0, "convert", name, "--to", name.rsplit(".", 1)[1])
     (home / f"same{Path(name).suffix}").write_text(same)
-    assert printed(home, 0, "diff", name, f"same{Path(name).suffix}") == ""
+    assert printed(home, 0, "diff", name, f"same{Path(name).suffix}") == SAME
 
 
 def test_test_counts_the_cases_that_hold(home: Path) -> None:
@@ -194,6 +197,30 @@ def test_diff_asks_about_those_with_certificates(home: Path) -> None:
     lines = printed(home, 1, "diff", "policy.yaml", "new.yaml", "--ca", "ca").splitlines()
     assert lines
     assert all(line.startswith("cn=ann: ") for line in lines)
+
+
+def test_diff_says_whom_it_did_not_ask_about(home: Path) -> None:
+    """Somebody of two tenants may be treated otherwise where nobody of one is."""
+    both = 'rules:\n  - {allow: stop, to: ou:a, jobs: "b/*"}\n'
+    (home / "old.yaml").write_text(both)
+    (home / "new.yaml").write_text(both + '  - {deny: stop, to: ou:b, jobs: "b/*"}\n')
+    assert printed(home, 0, "diff", "old.yaml", "new.yaml") == SAME
+    for words in (["init"], ["issue", "--cn", "ann", "--ou", "a", "--ou", "b"]):
+        subprocess.run([JOBWORKER, "ca", *words], cwd=home, check=True, capture_output=True)
+    told = printed(home, 1, "diff", "old.yaml", "new.yaml", "--ca", "ca")
+    assert "cn=ann ou=a,b: stop on b/ann is now refused (new.yaml:3)\n" in told
+
+
+def test_diff_says_that_it_did_not_try_all(home: Path) -> None:
+    """Which of many words a name holds can combine in more ways than can be tried."""
+    words = [f"*{a}{b}{a}*" for a in "abcdef" for b in "ghijkl"]
+    rules = [f'  - {{allow: stop, to: cn:ann, jobs: "*/{word}"}}\n' for word in words]
+    (home / "old.yaml").write_text("".join(["rules:\n", *rules]))
+    (home / "new.yaml").write_text("".join(["rules:\n", *rules, rules[0].replace("stop", "read")]))
+    finished = run(home, "diff", "old.yaml", "new.yaml")
+    assert finished.returncode == 1
+    assert "list, output, status on" in finished.stdout
+    assert "there may be changes that are not listed" in finished.stderr
 
 
 def test_a_policy_that_is_none_is_bad_input(home: Path) -> None:

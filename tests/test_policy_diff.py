@@ -1,14 +1,17 @@
 """Which decisions a new policy changes."""
 
 from itertools import product
+from random import Random
 
 import pytest
 from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
+from jobworker.authz.identity import Identity
 from jobworker.authz.policy import JobFacts, Policy
-from jobworker.authz.policy_diff import Change, changes
+from jobworker.authz.policy_diff import Change, difference
 from jobworker.authz.rules import ACTIONS, Statements
-from tests.policies import TENANTS, USERS, identity, policy, statements
+from tests.policies import ARGUMENTS, COMMANDS, TENANTS, USERS, identity, policy, statements
 
 OLD = """\
 roles:
@@ -27,7 +30,7 @@ def told(old: str, new: str) -> set[str]:
     return {
         f"{change.identity} {change.action} {change.job.tenant}/{change.job.owner}"
         f" {'allowed' if change.new.allowed else 'refused'}"
-        for change in changes(policy(old), policy(new))
+        for change in difference(policy(old), policy(new)).changes
     }
 
 
@@ -56,7 +59,7 @@ def test_a_removed_deny_is_told_of_those_it_denied() -> None:
 
 def test_a_widened_command_is_told_with_a_command_line() -> None:
     new = OLD.replace("/usr/bin/python3", "/usr/bin/*")
-    found = list(changes(policy(OLD), policy(new)))
+    found = difference(policy(OLD), policy(new)).changes
     assert {change.identity.tenants for change in found} == {("team-a",)}
     (change,) = [change for change in found if change.identity.common_name == "somebody-else"]
     assert (change.action, change.job.command) == ("start", "/usr/bin/x")
@@ -68,22 +71,37 @@ def test_a_widened_command_is_told_with_a_command_line() -> None:
 
 def test_given_identities_alone_are_asked_about() -> None:
     new = OLD.replace("cn:ann", "cn:bob")
-    found = list(changes(policy(OLD), policy(new), [identity("ann", "x"), identity("cy", "x")]))
+    found = difference(
+        policy(OLD), policy(new), [identity("ann", "x"), identity("cy", "x")]
+    ).changes
     assert found
     assert {str(change.identity) for change in found} == {"cn=ann ou=x"}
     assert {change.action for change in found} == {"status", "output", "list"}
 
 
-def _differ_somewhere(old: Policy, new: Policy) -> bool:
-    people = [identity(user, tenant) for user, tenant in product((*USERS, "dee"), (*TENANTS, "c"))]
-    jobs = [JobFacts(*of) for of in product((*USERS, "dee"), (*TENANTS, "c", ""))]
-    asked = product(people, [action for action in ACTIONS if action != "start"], jobs)
-    return any(old.decide(*one).allowed != new.decide(*one).allowed for one in asked)
+# Beside the names that random policies hold, some that only their globs match.
+PEOPLE = (*USERS, "dee", "ay", "po", "poy")
+OUS = (*TENANTS, "ac", "c", "")
+# What samples are to stand for: all that people of one tenant or none may ask for.
+REQUESTS = [
+    *(
+        (identity(user, *filter(None, [ou])), action, JobFacts(owner, tenant))
+        for user, ou, action, owner, tenant in product(PEOPLE, OUS, ACTIONS, PEOPLE, OUS)
+        if action != "start"
+    ),
+    *(
+        (identity(user, *filter(None, [ou])), "start", JobFacts(user, ou, command, arguments))
+        for user, ou, command, arguments in product(PEOPLE, OUS, COMMANDS, ARGUMENTS)
+    ),
+]
 
 
-@settings(max_examples=20, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
-@given(statements(), statements())
-def test_samples_find_a_difference_where_there_is_one(one: Statements, two: Statements) -> None:
+@settings(max_examples=30, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(statements(), statements(), st.randoms(use_true_random=True))
+def test_samples_find_a_difference_where_there_is_one(
+    one: Statements, two: Statements, random: Random
+) -> None:
+    asked = random.sample(REQUESTS, 1000)
     # One rule or one grant apart: what an edit does.
     for changed in (
         Statements((*one.rules, *two.rules[:1]), one.grants),
@@ -91,10 +109,15 @@ def test_samples_find_a_difference_where_there_is_one(one: Statements, two: Stat
         Statements(one.rules[1:], one.grants),
     ):
         old, new = Policy(one), Policy(changed)
-        found = list(changes(old, new))
-        # What a sample stands for may be more than one; that any is found is what counts.
-        assert found or not _differ_somewhere(old, new)
-        assert all(_is_true(change, old, new) for change in found)
+        found = difference(old, new)
+        assert found.complete
+        if not found.changes:
+            assert not [request for request in asked if _differ(request, old, new)]
+        assert all(_is_true(change, old, new) for change in found.changes)
+
+
+def _differ(request: tuple[Identity, str, JobFacts], old: Policy, new: Policy) -> bool:
+    return old.decide(*request).allowed != new.decide(*request).allowed
 
 
 def _is_true(change: Change, old: Policy, new: Policy) -> bool:
