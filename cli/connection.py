@@ -1,13 +1,14 @@
 """A connection to the server: mutual TLS over gRPC, one typed method for each call.
 
-The only module of the command that imports gRPC when it is imported.
+Modules that import this one import gRPC, which takes a while.
 """
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before gRPC's import, which reads it: its own log lines would stand between
 # the command's, which say the same in words.
@@ -20,6 +21,9 @@ from jobworker.cli.errors import CliError, SettingsError, request_failed, tell
 from jobworker.cli.settings import Settings
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
+
+if TYPE_CHECKING:
+    from jobworker.cli.output_connection import OutputConnection
 
 # For calls that the server answers without waiting for a process to end.
 PROMPT_SECONDS = 30.0
@@ -97,10 +101,19 @@ class Service:
         reply: pb.QueryStatusResponse = self._stub.Wait(request)
         return reply
 
-    def output(self, request: pb.GetOutputRequest) -> Iterator[pb.GetOutputResponse]:
-        """Yield a job's output as the server sends it."""
-        replies: Iterator[pb.GetOutputResponse] = self._stub.GetOutput(request)
-        return replies
+    def output(self, request: pb.GetOutputRequest) -> Generator[pb.GetOutputResponse, None, None]:
+        """Yield a job's output as the server sends it; closing ends the call."""
+        call = self._stub.GetOutput(request)
+        try:
+            yield from call
+        finally:
+            call.cancel()
+
+    def output_connection(self) -> "OutputConnection":
+        """Connect anew, for the output of one job without gRPC. Raises NotServed."""
+        from jobworker.cli.output_connection import OutputConnection
+
+        return OutputConnection(self._settings)
 
     def list(self, request: pb.ListRequest, patience: float = PROMPT_SECONDS) -> pb.ListResponse:
         """Return a page of the jobs that one may see, within `patience` seconds."""
@@ -144,10 +157,27 @@ class Service:
         )
 
 
+class OutputFailed(grpc.RpcError):
+    """An output connection ended with a gRPC status other than OK."""
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self._code = code
+        self._message = message
+
+    def code(self) -> grpc.StatusCode:
+        """Return the status (grpc.Call)."""
+        return self._code
+
+    def details(self) -> str:
+        """Return the status's words (grpc.Call)."""
+        return self._message
+
+
 def outcome(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
     """Return the status code and message that a call ended with."""
     # grpc raises nothing but calls, though its types do not say so.
-    if not isinstance(error, grpc.Call):
+    if not isinstance(error, grpc.Call | OutputFailed):
         return grpc.StatusCode.UNKNOWN, str(error)
     return error.code(), error.details() or ""
 

@@ -9,6 +9,7 @@ import socket
 import ssl
 
 from jobworker.cli.settings import Settings, host_and_port
+from jobworker.cli.tls import client_context
 
 PATIENCE_SECONDS = 5.0
 
@@ -32,7 +33,7 @@ def why_unreachable(settings: Settings, said: str) -> str:
 def _handshake(plain: socket.socket, host: str, settings: Settings) -> str:
     """Return what goes wrong in the TLS handshake over `plain`, "" if nothing does."""
     try:
-        with _context(settings).wrap_socket(plain, server_hostname=host) as secured:
+        with client_context(settings, ["h2"]).wrap_socket(plain, server_hostname=host) as secured:
             # In TLS 1.3 the server's verdict on our certificate follows the
             # handshake; a server that took it sends its HTTP/2 settings.
             if secured.recv(1):
@@ -54,21 +55,12 @@ def _fault_in_files(settings: Settings) -> str:
         except ssl.SSLError:
             return f"the certificate file {path} is damaged"
     try:
-        _context(settings)
+        client_context(settings, ["h2"])
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             return f"the key {settings.key} does not belong to the certificate {settings.cert}"
         return f"the key file {settings.key} is damaged"
     return ""
-
-
-def _context(settings: Settings) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.set_alpn_protocols(["h2"])
-    context.load_verify_locations(settings.ca)
-    context.load_cert_chain(settings.cert, settings.key)
-    return context
 
 
 # X509_V_ERR_* of x509_vfy.h(3ssl) for the server's certificate.

@@ -1,49 +1,16 @@
 """A job's output and end, read across broken connections."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Generator, Iterator
+from contextlib import closing
 
 import grpc
 
 from jobworker.cli.connection import Service, outcome
 from jobworker.cli.errors import CliError, tell
+from jobworker.cli.flood import Flood
 from jobworker.cli.outage import Outage
+from jobworker.cli.pieces import Gap, Piece, chunk_of
 from jobworker.proto import workerservice_pb2 as pb
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A piece of a job's output: exact bytes, and the offset of the first.
-
-    `stream` (stdout or stderr) and `time` are there when they were asked for.
-    """
-
-    offset: int
-    data: bytes
-    stream: str | None = None
-    time: datetime | None = None
-
-    @property
-    def end(self) -> int:
-        """The offset after it."""
-        return self.offset + len(self.data)
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Output that was written but is not kept: `length` bytes at `offset`."""
-
-    offset: int
-    length: int
-
-    @property
-    def end(self) -> int:
-        """The offset after it."""
-        return self.offset + self.length
-
-
-Piece = Chunk | Gap
 
 
 def read_output(
@@ -51,32 +18,52 @@ def read_output(
 ) -> Iterator[Piece]:
     """Yield what `request` selects of a job's output; it names the whole ID, and asks for raw.
 
-    When the connection breaks, it goes on from the byte it had come to.
+    When the connection breaks, it goes on from the byte it had come to; so it
+    does, by a faster way, when the output turns out to come in a flood.
 
     Raises:
         grpc.RpcError: The server refused.
         CliError: The connection broke and did not come back in time.
     """
     outage = outage or Outage()
+    flood = Flood()
     while True:
         try:
-            for reply in service.output(request):
-                outage.over()
-                piece = _piece(reply)
-                request = _from(piece.end, request)
-                yield piece
-            return
+            with closing(_pieces(service, request, flood)) as pieces:
+                for piece in pieces:
+                    outage.over()
+                    request = _from(piece.end, request)
+                    yield piece
+                    if flood.begins_with(piece.end - piece.offset):
+                        break
+                else:
+                    return
         except grpc.RpcError as error:
             _outlast(error, outage, service, f"the output of {request.jobID}")
+
+
+def _pieces(
+    service: Service, request: pb.GetOutputRequest, flood: Flood
+) -> Generator[Piece, None, None]:
+    """What `request` selects, by the way that suits."""
+    if flood.flows:
+        from jobworker.cli.output_connection import NotServed
+
+        try:
+            with service.output_connection() as connection:
+                yield from connection.output(request)
+            return
+        except NotServed:
+            flood.dam()
+    with closing(service.output(request)) as replies:
+        for reply in replies:
+            yield _piece(reply)
 
 
 def _piece(reply: pb.GetOutputResponse) -> Piece:
     if reply.gapBytes:
         return Gap(reply.offset, reply.gapBytes)
-    if not reply.stream:
-        return Chunk(reply.offset, reply.data)
-    stream = "stdout" if reply.stream == pb.OUTPUT_STREAM_STDOUT else "stderr"
-    return Chunk(reply.offset, reply.data, stream, reply.time.ToDatetime(tzinfo=UTC))
+    return chunk_of(reply, reply.offset, reply.data)
 
 
 def _from(offset: int, request: pb.GetOutputRequest) -> pb.GetOutputRequest:
@@ -109,6 +96,9 @@ def wait_for_end(
 def _outlast(error: grpc.RpcError, outage: Outage, service: Service, sought: str) -> None:
     """Wait out the outage that `error` tells of; raise it if it is none, or lasts too long."""
     code, _ = outcome(error)
+    if code is grpc.StatusCode.ABORTED:
+        # Whoever reads our output paused for longer than the server waits.
+        return
     if code is not grpc.StatusCode.UNAVAILABLE:
         raise error
     if not outage.lasting:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from jobworker.cli.follow import Chunk
+from jobworker.cli.pieces import Chunk
 
 # A line that grows longer is cut there: memory stays bounded, whatever a job writes.
 LONGEST_LINE_BYTES = 1024 * 1024

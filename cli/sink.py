@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from jobworker.cli.errors import CliError, tell
-from jobworker.cli.follow import Gap, Piece
 from jobworker.cli.lines import LineCutter
+from jobworker.cli.pieces import Gap, Piece
 
 
 class Sink(Protocol):

@@ -5,12 +5,14 @@ import logging
 import os
 import socket
 import stat
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from jobworker.authz.identity import Identity
 from jobworker.grpc_api.errors import BackendExposed, BackendUnavailable
+from jobworker.grpc_api.output_connection import OutputConnection
 from jobworker.grpc_api.peers import peer_of
 from jobworker.grpc_api.relay import Relay
 from jobworker.grpc_api.tls_client import Client
@@ -26,9 +28,10 @@ _LONGEST_TIMER = 3600.0
 
 @dataclass(frozen=True)
 class Connection:
-    """A relayed connection, as others may see it.
+    """A connection after its handshake, as others may see it.
 
-    `peer` is what gRPC reports for it, `address` the client's host:port, and
+    `peer` is what gRPC reports for it, of an output connection nothing;
+    `address` is the client's host:port, and
     `identity` None where the certificate names none. `serial` is the
     certificate's, in lower-case hexadecimal.
     """
@@ -41,11 +44,11 @@ class Connection:
 
 
 class Live:
-    """A connection that is being relayed, for those who may end it."""
+    """A connection that is being served, for those who may end it."""
 
-    def __init__(self, relay: Relay, client: Client, address: str) -> None:
+    def __init__(self, relay: Relay | OutputConnection, client: Client, address: str) -> None:
         identity = client.identity if isinstance(client.identity, Identity) else None
-        peer = peer_of(relay.name)
+        peer = peer_of(relay.name) if relay.name else ""
         self.connection = Connection(peer, address, identity, client.serial, datetime.now(UTC))
         self.client = client
         self._relay = relay
@@ -119,3 +122,17 @@ async def happens(event: asyncio.Event, seconds: float) -> bool:
             return await event.wait()
     except TimeoutError:
         return False
+
+
+async def either(*ways: Coroutine[None, None, object]) -> None:
+    """Wait until one of them is done, and cancel the others; raises what that one raised."""
+    tasks = [asyncio.ensure_future(way) for way in ways]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        done = [task for task in tasks if task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()

@@ -10,7 +10,7 @@ import logging
 import resource
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,19 +18,23 @@ from typing import cast
 
 from jobworker.authz.identity import Identity, IdentityError
 from jobworker.grpc_api.admission import Admission, EdgeLimits
-from jobworker.grpc_api.connection import Connection, Live, check_private, connect, happens
+from jobworker.grpc_api.connection import Connection, Live, check_private, connect, either, happens
 from jobworker.grpc_api.credentials import TlsFiles
 from jobworker.grpc_api.errors import BackendUnavailable, HandshakeRefused, TurnedAway
 from jobworker.grpc_api.farewell import farewell
 from jobworker.grpc_api.handshake import Handshake
 from jobworker.grpc_api.listener import Listener, listen
+from jobworker.grpc_api.output_connection import OutputConnection
 from jobworker.grpc_api.peers import Guest, Peers
 from jobworker.grpc_api.relay import Relay
 from jobworker.grpc_api.session import TlsSession
-from jobworker.grpc_api.tls import load_server_tls
+from jobworker.grpc_api.tls import OUTPUT, load_server_tls
 from jobworker.grpc_api.tls_client import Client, client_of
 
 _log = logging.getLogger(__name__)
+
+# Takes a connection, who is at its other end, and their address.
+ServeOutput = Callable[[OutputConnection, Guest, str], Coroutine[None, None, None]]
 
 # Read at once from either side, and so the longest write to the other.
 _READ_BYTES = 64 * 1024
@@ -42,6 +46,9 @@ class Edge:
     `backend` is the unix socket gRPC listens on. Everything here belongs to
     that one loop: no method may be called from another thread.
     """
+
+    # Serves output connections, up to and with their last frame.
+    _serve_output: ServeOutput | None = None
 
     def __init__(self, files: TlsFiles, backend: Path, limits: EdgeLimits | None = None) -> None:
         """Read the files.
@@ -77,6 +84,10 @@ class Edge:
         listener = Listener(await listen(host, port), self._accepted)
         self._listeners.append(listener)
         return listener.address
+
+    def serve_output(self, serve: ServeOutput) -> None:
+        """Have connections that carry output without gRPC served by this from now on."""
+        self._serve_output = serve
 
     async def stop(self, grace: float) -> None:
         """Accept no more, and end what has not ended by itself after `grace` seconds.
@@ -184,7 +195,10 @@ class Edge:
         """Everything but the last words, which are returned."""
         try:
             client = await self._meet(session, handshake, address)
-            await self._admit(session, transport, client, address)
+            if session.protocol == OUTPUT:
+                await self._give_output(session, transport, client, address)
+            else:
+                await self._admit(session, transport, client, address)
         except HandshakeRefused as refusal:
             self.refused["handshake"] += 1
             _log.info("refused a connection from %s: %s", address, refusal)
@@ -209,7 +223,8 @@ class Edge:
         try:
             with self._admission.admit(client.name), self._settled():
                 async with self._relay(session, transport, client.identity, address) as relay:
-                    await self._live_on(relay, client, address)
+                    with self._living(relay, client, address) as live:
+                        await live.run()
         except TurnedAway as refusal:
             self.refused["limit"] += 1
             _log.warning("turned away %s from %s: %s", client.name, address, refusal)
@@ -217,11 +232,37 @@ class Edge:
             async with self._relay(session, transport, refusal, address) as relay:
                 await happens(relay.ended, self._limits.farewell_seconds)
 
-    async def _live_on(self, relay: Relay, client: Client, address: str) -> None:
-        live = Live(relay, client, address)
+    async def _give_output(
+        self, session: TlsSession, transport: asyncio.Transport, client: Client, address: str
+    ) -> None:
+        if self._serve_output is None:
+            raise HandshakeRefused("it asks for output without gRPC, which is not served here")
+        connection = OutputConnection(session, transport, self._buffer)
+        try:
+            with (
+                self._admission.admit(client.name),
+                self._settled(),
+                self._living(connection, client, address) as live,
+            ):
+                connection.start()
+                await either(live.run(), self._serve_output(connection, client.identity, address))
+        except TurnedAway as refusal:
+            self.refused["limit"] += 1
+            _log.warning("turned away %s from %s: %s", client.name, address, refusal)
+            connection.start()
+            await either(
+                happens(connection.ended, self._limits.farewell_seconds),
+                self._serve_output(connection, refusal, address),
+            )
+
+    @contextmanager
+    def _living(
+        self, ends: Relay | OutputConnection, client: Client, address: str
+    ) -> Iterator[Live]:
+        live = Live(ends, client, address)
         self._live[live] = None
         try:
-            await live.run()
+            yield live
         finally:
             del self._live[live]
 

@@ -35,3 +35,7 @@ class ConfigError(ApiError):
 
 class UndeclaredMethod(ApiError):
     """A method of the service has no declared action: nobody decided who may call it."""
+
+
+class ReaderGone(ApiError):
+    """The client of an output connection has ended it, or it broke."""

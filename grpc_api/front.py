@@ -30,6 +30,7 @@ from jobworker.grpc_api.file_watch import FileWatch
 from jobworker.grpc_api.guard import Guard
 from jobworker.grpc_api.health import Health
 from jobworker.grpc_api.job_trail import keep_recording
+from jobworker.grpc_api.output_service import OutputService
 from jobworker.grpc_api.privileges import become_front, warning
 from jobworker.grpc_api.reload import keep_reloading, policy_files, policy_source, tls_source
 from jobworker.grpc_api.serve import runtime_directory, tls_files
@@ -56,6 +57,8 @@ _OPTIONS = (
 def main(config: str, line: packets.Line) -> None:
     """Serve until the keeper ends. Exits with REFUSED when no restart could help."""
     logging.basicConfig(level=logging.INFO, format="jobworker front: %(message)s")
+    # It prints its model, line by line.
+    logging.getLogger("casbin").setLevel(logging.WARNING)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = msgspec.json.decode(config, type=ServerConfig)
     become_front(settings)
@@ -97,6 +100,7 @@ async def _serve(config: ServerConfig, line: packets.Line) -> None:
     add_HealthServicer_to_server(health, server)
     server.add_insecure_port(f"unix:{backend}")
     await server.start()
+    edge.serve_output(_output_service(config, guard, calls, supervisor).serve)
     host, port = await edge.start(*config.address())
     if config.metrics.listen:
         # Those who do without need not wait for the import.
@@ -125,6 +129,13 @@ async def _work_until_gone(
         if one.done():
             one.result()
         one.cancel()
+
+
+def _output_service(
+    config: ServerConfig, guard: Guard, calls: CallCounter, supervisor: SupervisorClient
+) -> OutputService:
+    directory = Path(config.state_dir) / "output"
+    return OutputService(guard, calls, supervisor, directory, config.connections.stall_seconds)
 
 
 def _backend(config: ServerConfig) -> Path:

@@ -145,15 +145,14 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         service, _, method = handler_call_details.method.removeprefix("/").partition("/")
         if service != SERVICE:
             return self._guard_other(handler)
-        rule = self._rules[method]
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                self._guard_stream(rule, handler.unary_stream),
+                self._guard_stream(method, handler.unary_stream),
                 handler.request_deserializer,
                 handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
-            self._guard_unary(rule, handler.unary_unary),
+            self._guard_unary(method, handler.unary_unary),
             handler.request_deserializer,
             handler.response_serializer,
         )
@@ -184,21 +183,21 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         )
         return make(guarded, handler.request_deserializer, handler.response_serializer)
 
-    def _guard_unary(self, rule: Rule, behaviour: Any) -> Any:
+    def _guard_unary(self, method: str, behaviour: Any) -> Any:
         async def guarded(request: Any, context: _Context) -> Any:
             try:
-                async with self._authorized(rule, request, context):
+                async with self._authorized(method, request, context):
                     return await behaviour(request, context)
             except (Refusal, SupervisorError) as error:
                 await refuse(context, error)
 
         return guarded
 
-    def _guard_stream(self, rule: Rule, behaviour: Any) -> Any:
+    def _guard_stream(self, method: str, behaviour: Any) -> Any:
         async def guarded(request: Any, context: _Context) -> None:
             try:
                 async with (
-                    self._authorized(rule, request, context),
+                    self._authorized(method, request, context),
                     aclosing(behaviour(request, context)) as responses,
                 ):
                     async for response in responses:
@@ -214,27 +213,33 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
             async with asyncio.timeout(self._stall_seconds):
                 await context.write(response)
         except TimeoutError:
-            log.warning("cut a reader that took nothing for %g s", self._stall_seconds)
-            raise Refusal(
-                grpc.StatusCode.ABORTED,
-                "READER_STALLED",
-                f"nothing was read for {self._stall_seconds:g} s: "
-                "ask again from the offset that was reached",
-            ) from None
+            raise stalled(self._stall_seconds) from None
 
     @asynccontextmanager
-    async def _authorized(self, rule: Rule, request: Any, context: _Context) -> AsyncIterator[None]:
+    async def _authorized(
+        self, method: str, request: Any, context: _Context
+    ) -> AsyncIterator[None]:
         """Serve within the block, if the caller may. Raises Refusal, also later: see `review`."""
-        call = await self._authorize(rule, request, context)
-        _current.set(call)
-        if call.job is None:
-            yield
-            return
-        async with self._open.serving(call.caller, rule.action, call.job):
+        async with self.authorized(method, request, self._authenticate(context)) as call:
+            _current.set(call)
             yield
 
-    async def _authorize(self, rule: Rule, request: Any, context: _Context) -> Call:
-        caller = self._authenticate(context)
+    @asynccontextmanager
+    async def authorized(self, method: str, request: Any, caller: Caller) -> AsyncIterator[Call]:
+        """Serve an authenticated caller within the block, if they may call the method.
+
+        Raises Refusal and NoSuchJob; also later, wherever the block waits, when
+        a new policy refuses it: see `review`.
+        """
+        rule = self._rules[method]
+        call = await self._authorize(rule, request, caller)
+        if call.job is None:
+            yield call
+            return
+        async with self._open.serving(call.caller, rule.action, call.job):
+            yield call
+
+    async def _authorize(self, rule: Rule, request: Any, caller: Caller) -> Call:
         record = partial(self._trail.require, caller)
         match rule.about:
             case About.ONESELF:
@@ -254,14 +259,28 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         peer = context.peer()
         try:
             identity = self._clients.identity_of(peer)
-        except IdentityError as error:
-            raise _unauthenticated(str(error)) from error
-        except TurnedAway as error:
-            code = grpc.StatusCode.RESOURCE_EXHAUSTED
-            raise Refusal(code, "CONNECTIONS", str(error)) from error
+        except (IdentityError, TurnedAway) as error:
+            raise unknown_client(error) from error
         if identity is None:
             raise _unauthenticated("the connection did not come through the TLS edge")
         return Caller(identity, self._clients.address_of(peer))
+
+
+def stalled(seconds: float) -> Refusal:
+    """The refusal of a reader that took nothing of a stream for so long."""
+    log.warning("cut a reader that took nothing for %g s", seconds)
+    return Refusal(
+        grpc.StatusCode.ABORTED,
+        "READER_STALLED",
+        f"nothing was read for {seconds:g} s: ask again from the offset that was reached",
+    )
+
+
+def unknown_client(error: IdentityError | TurnedAway) -> Refusal:
+    """The refusal of a client whose certificate names nobody, or that is one too many."""
+    if isinstance(error, TurnedAway):
+        return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "CONNECTIONS", str(error))
+    return _unauthenticated(str(error))
 
 
 def _unauthenticated(reason: str) -> Refusal:

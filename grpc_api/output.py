@@ -12,14 +12,17 @@ from jobworker.supervisor.follow import CHUNK_BYTES, Selection
 from jobworker.supervisor.reader import Chunk, Gap
 from jobworker.supervisor.segments import STDERR, STDOUT
 
-_STREAMS = {STDOUT: OutputStream.OUTPUT_STREAM_STDOUT, STDERR: OutputStream.OUTPUT_STREAM_STDERR}
+STREAMS = {STDOUT: OutputStream.OUTPUT_STREAM_STDOUT, STDERR: OutputStream.OUTPUT_STREAM_STDERR}
 _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 # U+FFFD takes three bytes for one of the output; gRPC clients take 4 MiB a message.
-_TEXT_BYTES = CHUNK_BYTES // 4
+TEXT_BYTES = CHUNK_BYTES // 4
 
 
-def selection(request: GetOutputRequest) -> Selection:
-    """What a request selects. Raises Refusal when it says twice where to begin."""
+def selection(request: GetOutputRequest, *, piece_bytes: int) -> Selection:
+    """What a request selects, in pieces of so many bytes at most.
+
+    Raises Refusal when it says twice where to begin.
+    """
     beginnings = [
         name
         for name in ("offset", "tailLines", "tailBytes", "since")
@@ -40,7 +43,7 @@ def selection(request: GetOutputRequest) -> Selection:
         stream=request.stream,
         follow=not request.noFollow,
         by_run=request.detail,
-        chunk_bytes=CHUNK_BYTES if request.raw else _TEXT_BYTES,
+        chunk_bytes=piece_bytes,
     )
 
 
@@ -74,7 +77,7 @@ async def as_text(pieces: AsyncIterator[Chunk | Gap]) -> AsyncIterator[GetOutput
 def _describe(chunk: Chunk, message: GetOutputResponse) -> GetOutputResponse:
     """Add the time and the stream, where the chunk has one."""
     if chunk.stream:
-        message.stream = _STREAMS[chunk.stream]
+        message.stream = STREAMS[chunk.stream]
         message.time.CopyFrom(timestamp(chunk.time_ns))
     return message
 

@@ -14,7 +14,7 @@ from jobworker.grpc_api.access import Access, facts, tenant_of_start
 from jobworker.grpc_api.can_i import can_i
 from jobworker.grpc_api.config import OutputLimits, QuotasConfig
 from jobworker.grpc_api.guard import current_call
-from jobworker.grpc_api.output import as_bytes, as_text, selection, timestamp
+from jobworker.grpc_api.output import TEXT_BYTES, as_bytes, as_text, selection, timestamp
 from jobworker.grpc_api.status import Refusal
 from jobworker.grpc_api.usage import isolation_name, limits_message, usage_message
 from jobworker.proto import ipc_pb2 as ipc
@@ -22,7 +22,7 @@ from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceServicer
 from jobworker.supervisor.config import SupervisorConfig
 from jobworker.supervisor.errors import NoSuchJob, StillRunning
-from jobworker.supervisor.follow import follow
+from jobworker.supervisor.follow import CHUNK_BYTES, follow
 from jobworker.supervisor.job import State
 from jobworker.supervisor.snapshot import JobSnapshot
 
@@ -112,7 +112,7 @@ class WorkerService(WorkerServiceServicer):
         self, request: pb.GetOutputRequest, context: _Context
     ) -> AsyncIterator[pb.GetOutputResponse]:
         job = _job()
-        wanted = selection(request)
+        wanted = selection(request, piece_bytes=CHUNK_BYTES if request.raw else TEXT_BYTES)
         directory = Path(self._config.state_dir) / "output" / job.id
         async with self._supervisor.watch(job.id) as watched:
             pieces = follow(watched, directory, wanted)

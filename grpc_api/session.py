@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Iterator
 
 from jobworker.grpc_api.errors import HandshakeRefused
-from jobworker.grpc_api.tls import ALPN, SUITE
+from jobworker.grpc_api.tls import HTTP2, OUTPUT, SUITE
 
 # RFC 8446, 5.1: no record carries more.
 _RECORD_BYTES = 16_384
@@ -68,14 +68,19 @@ class TlsSession:
         """Check what the handshake agreed on, beside the context's promises.
 
         Raises:
-            HandshakeRefused: It is not TLS 1.3 with the one suite and HTTP/2.
+            HandshakeRefused: It is not TLS 1.3 with the one suite and a known protocol.
         """
         cipher = self._tls.cipher()
         suite = cipher[0] if cipher else "none"
         if self._tls.version() != "TLSv1.3" or suite != SUITE:
             raise HandshakeRefused(f"the suite agreed on is {self._tls.version()} {suite}")
-        if self._tls.selected_alpn_protocol() != ALPN:
-            raise HandshakeRefused(f"it does not offer HTTP/2 (ALPN {ALPN}), which gRPC needs")
+        if self.protocol not in (HTTP2, OUTPUT):
+            raise HandshakeRefused(f"it does not offer HTTP/2 (ALPN {HTTP2}), which gRPC needs")
+
+    @property
+    def protocol(self) -> str | None:
+        """What the handshake agreed to speak: HTTP2, OUTPUT or, if nothing, None."""
+        return self._tls.selected_alpn_protocol()
 
     def certificate(self) -> bytes:
         """Return the client's verified certificate, DER.
@@ -111,13 +116,15 @@ class TlsSession:
                 return
             yield plaintext
 
-    def encrypt(self, plaintext: memoryview) -> bytes:
-        """Return the records to send for `plaintext`.
+    def encrypt(self, *plaintexts: memoryview | bytes) -> bytes:
+        """Return the records to send for what is not empty of `plaintexts`.
 
         Raises:
             ssl.SSLError: The session has failed before.
         """
-        self._tls.write(plaintext)
+        for plaintext in plaintexts:
+            if plaintext:
+                self._tls.write(plaintext)
         return self._outgoing.read()
 
     def close_notify(self) -> bytes:

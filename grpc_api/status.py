@@ -44,6 +44,11 @@ TABLE: dict[type[errors.SupervisorError], _Row] = {
 }
 
 
+def code_of(error: Refusal | errors.SupervisorError) -> grpc.StatusCode:
+    """The status code that tells of an error."""
+    return error.code if isinstance(error, Refusal) else TABLE[type(error)].code
+
+
 async def refuse(
     context: "grpc.aio.ServicerContext[object, object]", error: Refusal | errors.SupervisorError
 ) -> NoReturn:

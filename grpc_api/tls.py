@@ -18,7 +18,10 @@ from jobworker.grpc_api.errors import TlsError
 from jobworker.grpc_api.trust import Trust
 
 SUITE = "TLS_AES_256_GCM_SHA384"
-ALPN = "h2"
+# What is spoken over TLS (ALPN, RFC 7301): gRPC's protocol, and that of OutputFrame
+# in workerservice.proto.
+HTTP2 = "h2"
+OUTPUT = "jobworker-output/1"
 
 # config(5ssl), "SSL Configuration": system_default is applied to every context
 # the process makes.
@@ -78,7 +81,7 @@ def load_server_tls(files: TlsFiles) -> ServerTls:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
-    context.set_alpn_protocols([ALPN])
+    context.set_alpn_protocols([OUTPUT, HTTP2])
     # No resumption: a session ticket would outlive the certificate's revocation
     # and spare the next handshake its check. Without tickets there is no early
     # data (0-RTT) either.

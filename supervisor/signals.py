@@ -21,8 +21,8 @@ def reset_signals() -> None:
         if number not in IGNORED_BY_PYTHON:
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    for number in _LIBRARY_SIGNALS:
-        system_action(number, signal.SIG_DFL)
+    for internal in _LIBRARY_SIGNALS:
+        system_action(internal, signal.SIG_DFL)
 
 
 def system_action(number: int, action: signal.Handlers) -> None:

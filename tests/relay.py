@@ -23,6 +23,8 @@ class Relay:
         self._threads: list[threading.Thread] = []
         self._listener = self._listen(0)
         self.cuts = 0
+        # Connections taken so far.
+        self.taken = 0
 
     @property
     def port(self) -> int:
@@ -69,6 +71,7 @@ class Relay:
                 client, _ = listener.accept()
             except OSError:
                 return
+            self.taken += 1
             server = socket.create_connection(self._target)
             with self._lock:
                 self._open |= {client, server}

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobworker.cli.follow import Chunk
 from jobworker.cli.lines import LONGEST_LINE_BYTES, LineCutter
+from jobworker.cli.pieces import Chunk
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

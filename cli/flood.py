@@ -1,0 +1,34 @@
+"""Telling a flood of output from a trickle: a flood is worth a connection of its own."""
+
+import time
+from collections.abc import Callable
+
+# So many bytes within so many seconds are a flood.
+FLOOD_BYTES = 8 * 1024 * 1024
+FLOOD_SECONDS = 0.5
+
+
+class Flood:
+    """Watches how fast output comes; a flood, once it flows, is one to the end."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since = clock()
+        self._bytes = 0
+        self._dammed = False
+        self.flows = False
+
+    def begins_with(self, count: int) -> bool:
+        """Count bytes that came; whether with them a flood has begun."""
+        if self.flows or self._dammed:
+            return False
+        now = self._clock()
+        if now - self._since > FLOOD_SECONDS:
+            self._since, self._bytes = now, 0
+        self._bytes += count
+        self.flows = self._bytes >= FLOOD_BYTES
+        return self.flows
+
+    def dam(self) -> None:
+        """There is no faster way for it: take it for a trickle from here on."""
+        self.flows, self._dammed = False, True
