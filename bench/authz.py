@@ -1,19 +1,19 @@
 """What a decision costs, under a small policy and a large one, beside casbin by itself.
 
-Run in the repository as `python -m bench.authz [REQUESTS]`; REQUESTS (200) is
-how many decisions are compared with casbin's own under the large policy, where
-casbin takes some 100 ms for each. 100,000 more are compared under small policies.
+And whether the two decide the same: under small policies, for casbin needs
+100 ms for each decision under the large one, where a few are compared as well.
 """
 
 import random
-import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import cycle, islice
+from operator import truediv
 
-from bench.measure import percentile
+from bench.measure import Figure, percentile, repeated
 from bench.plain_casbin import Request, plain_casbin
+from bench.report import Row, table
 from jobworker.authz.identity import Identity
 from jobworker.authz.judge import JobFacts
 from jobworker.authz.policy import Policy
@@ -29,10 +29,11 @@ from jobworker.authz.rules import (
 
 SMALL, LARGE = 10, 10_000
 GOAL_P50, GOAL_P99, GOAL_RATIO = 100.0, 500.0, 2.0
-TIMED = 20_000
+TIMED, TIMED_BY_CASBIN = 4_000, 40
 COMPARED, WORLDS, WORLD_SIZE = 100_000, 100, 40
 USERS_PER_TENANT = 20
 LEVELS = 6
+OWN = "job-worker"
 EXPIRY = datetime(2040, 1, 1, tzinfo=UTC)
 COMMANDS = ("/bin/ls", "/usr/bin/python3", "/opt/tool/run", "/usr/bin/sudo", "make", "/a/../b")
 HERE = Place("bench", 1, 1)
@@ -112,31 +113,46 @@ class World:
 
 
 def main() -> None:
-    """Measure and compare, and print both."""
-    compared = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    """Measure, compare, and print both."""
     worlds = {size: World(size) for size in (SMALL, LARGE)}
     policies = {size: Policy(world.statements) for size, world in worlds.items()}
-    print(f"{'a decision':30}{'p50 µs':>10}{'p99 µs':>10}")
-    p50 = {}
-    for size, world in worlds.items():
-        times = _times(_deciding(policies[size]), world.requests(TIMED))
-        p50[size] = _print_row(f"{size:,} rules", times)
-    asked = worlds[LARGE].requests(compared)
     casbin_decides = plain_casbin(worlds[LARGE].statements)
-    _print_row(f"casbin alone, {LARGE:,} rules", _times(casbin_decides, asked))
-    print(
-        f"goals under {LARGE:,} rules: p50 {GOAL_P50:.0f}, p99 {GOAL_P99:.0f}, and p50 at most "
-        f"{GOAL_RATIO:.0f} times that under {SMALL}; it is {p50[LARGE] / p50[SMALL]:.2f} times that"
+    asked = worlds[LARGE].requests(TIMED_BY_CASBIN)
+    times = repeated(
+        {
+            "small": lambda: _times(_deciding(policies[SMALL]), worlds[SMALL].requests(TIMED)),
+            "large": lambda: _times(_deciding(policies[LARGE]), worlds[LARGE].requests(TIMED)),
+            "casbin": lambda: _times(casbin_decides, asked),
+        }
     )
-    differing = _differing(policies[LARGE], casbin_decides, asked)
-    print(f"{differing} of {compared:,} decisions under {LARGE:,} rules differ from casbin's")
-    print(f"{_compare_small()} of {COMPARED:,} under {WORLDS} policies of {WORLD_SIZE} rules do")
+    small, large, casbin = times.values()
+    p50, p99 = _figure(large, 0.5), _figure(large, 0.99)
+    ratio = Figure(tuple(map(truediv, p50.values, _figure(small, 0.5).values)))
+    rows = [
+        Row("half of all decisions", "µs", _beside(p50, casbin, 0.5), goal=GOAL_P50),
+        Row("99 of 100 decisions", "µs", _beside(p99, casbin, 0.99), goal=GOAL_P99),
+        Row(f"half of them, over that under {SMALL} rules", "x", {OWN: ratio}, goal=GOAL_RATIO),
+    ]
+    print(table(f"Decisions under {LARGE:,} rules, {LARGE:,} users, {LEVELS} nested roles", rows))
+    compared = {
+        f"{COMPARED:,} requests under {WORLDS} policies of {WORLD_SIZE} rules": _compare_small(),
+        f"{len(asked)} requests under {LARGE:,} rules": _differing(
+            policies[LARGE], casbin_decides, asked
+        ),
+    }
+    differing = [
+        Row(f"of {what}", "decisions", {OWN: Figure((count,))}, goal=0)
+        for what, count in compared.items()
+    ]
+    print(table("Decisions that differ from casbin's own", differing))
 
 
-def _print_row(what: str, times: Sequence[float]) -> float:
-    p50 = percentile(times, 0.5)
-    print(f"  {what:28}{p50:>10.0f}{percentile(times, 0.99):>10.0f}")
-    return p50
+def _figure(rounds: Sequence[Sequence[float]], part: float) -> Figure:
+    return Figure(tuple(percentile(times, part) for times in rounds))
+
+
+def _beside(own: Figure, casbin: Sequence[Sequence[float]], part: float) -> dict[str, Figure]:
+    return {OWN: own, "casbin's Enforcer": _figure(casbin, part)}
 
 
 def _compare_small() -> int:
