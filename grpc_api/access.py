@@ -1,6 +1,8 @@
 """Which job a request is about, and whether its caller may do that to it."""
 
+import asyncio
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import grpc
@@ -19,6 +21,11 @@ from jobworker.supervisor.snapshot import JobSnapshot
 SEEING = ("status", "list", "output")
 _FULL_ID = 36
 _ID_PREFIX = re.compile(r"[0-9a-f-]{4,36}")
+# Decided about in place of a job that is not there.
+_NOBODYS = JobFacts("", "")
+# That there is no such job is told at a multiple of this after the question, so
+# that how long it took to find out says nothing.
+_BEAT_SECONDS = 0.02
 # How many jobs with a prefix are looked at for those the caller may see.
 _PREFIX_PAGE = 1000
 
@@ -51,27 +58,39 @@ class Access(NamedTuple):
         """Whether the caller may do the action to the job of an ID, or of a prefix of it.
 
         A job that is not there and one that the caller may not see are told in
-        the same words: NoSuchJob. One they may see but not treat so is a
-        Refusal, and so is a prefix that several jobs have.
+        the same words, after the same work and on the same beat: NoSuchJob.
+        One they may see but not treat so is a Refusal, and so is a prefix that
+        several jobs have.
         """
+        asked = asyncio.get_running_loop().time()
         try:
             job = await self._find(identity, job_id)
-        except (NoSuchJob, Refusal) as error:
-            version = self.authority.version
-            return Verdict(action, job_id, JobFacts("", ""), None, version, error)
-        verdict = self.judge_found(identity, action, job)
-        if verdict.error is not None and not self.may_see(identity, job):
-            return verdict._replace(error=_no_such_job(job_id))
-        return verdict
+        except Refusal as error:
+            return Verdict(action, job_id, _NOBODYS, None, self.authority.version, error)
+        about = facts(job) if job else _NOBODYS
+        verdict = self._judge(identity, action, about, job)
+        seen = verdict.error is None or self.may_see(identity, about)
+        if job is not None and seen:
+            return verdict
+        await _next_beat(asked)
+        unknown = _no_such_job(job_id)
+        if job is None:
+            return Verdict(action, job_id, _NOBODYS, None, verdict.policy, unknown)
+        return verdict._replace(error=unknown, job=None)
 
     def judge_found(self, identity: Identity, action: str, job: JobSnapshot) -> Verdict:
         """Whether the caller may do the action to a job; the error is a Refusal in any case."""
+        return self._judge(identity, action, facts(job), job)
+
+    def _judge(
+        self, identity: Identity, action: str, about: JobFacts, job: JobSnapshot | None
+    ) -> Verdict:
         policy = self.authority.policy
-        about = facts(job)
         decision = policy.decide(identity, action, about)
+        job_id = job.id if job else ""
         if not decision.allowed:
-            return Verdict(action, job.id, about, decision, policy.version, denial(decision))
-        return Verdict(action, job.id, about, decision, policy.version, None, job)
+            return Verdict(action, job_id, about, decision, policy.version, denial(decision))
+        return Verdict(action, job_id, about, decision, policy.version, None, job)
 
     def judge_start(
         self, identity: Identity, request: pb.StartRequest, job_id: str = ""
@@ -94,33 +113,52 @@ class Access(NamedTuple):
         policy = self.authority.version
         return Verdict(action, "", JobFacts("*", "*"), decision, policy, None)
 
-    def may_see(self, identity: Identity, job: JobSnapshot) -> bool:
-        """Whether the caller may know that the job exists."""
-        about = facts(job)
-        return any(self.authority.decide(identity, action, about).allowed for action in SEEING)
+    def may_see(self, identity: Identity, about: JobFacts) -> bool:
+        """Whether the caller may know that there is such a job."""
+        # All of them, so that every answer takes the same work.
+        allowed = [self.authority.decide(identity, action, about).allowed for action in SEEING]
+        return any(allowed)
 
-    async def _find(self, identity: Identity, job_id: str) -> JobSnapshot:
+    def visible(self, identity: Identity, jobs: Iterable[JobSnapshot]) -> list[JobSnapshot]:
+        """Those of the jobs that the caller may know of."""
+        # Only what is to be started is judged by more than these two.
+        known: dict[tuple[str, str], bool] = {}
+        found = []
+        for job in jobs:
+            key = job.owner, job.tenant
+            if key not in known:
+                known[key] = self.may_see(identity, facts(job))
+            if known[key]:
+                found.append(job)
+        return found
+
+    async def _find(self, identity: Identity, job_id: str) -> JobSnapshot | None:
+        """The job, also one the caller may not see; of a prefix, only one they may see."""
         if not _ID_PREFIX.fullmatch(job_id):
-            raise _no_such_job(job_id)
+            return None
         if len(job_id) < _FULL_ID:
             return await self._of_prefix(identity, job_id)
         try:
             return await self.supervisor.get(job_id)
         except NoSuchJob:
-            raise _no_such_job(job_id) from None
+            return None
 
-    async def _of_prefix(self, identity: Identity, prefix: str) -> JobSnapshot:
+    async def _of_prefix(self, identity: Identity, prefix: str) -> JobSnapshot | None:
         found = await self.supervisor.list(ipc.List(prefix=prefix, limit=_PREFIX_PAGE))
-        visible = [job for job in found if self.may_see(identity, job)]
-        if not visible:
-            raise _no_such_job(prefix)
+        visible = self.visible(identity, found)
         if len(visible) > 1:
             raise Refusal(
                 grpc.StatusCode.INVALID_ARGUMENT,
                 "AMBIGUOUS_PREFIX",
                 f"{len(visible)} jobs have IDs that begin with {prefix}: give more of the ID",
             )
-        return visible[0]
+        return visible[0] if visible else None
+
+
+async def _next_beat(since: float) -> None:
+    """Wait until a whole number of beats is over since then, by the event loop's clock."""
+    passed = asyncio.get_running_loop().time() - since
+    await asyncio.sleep(_BEAT_SECONDS - passed % _BEAT_SECONDS)
 
 
 def facts(job: JobSnapshot) -> JobFacts:
