@@ -57,6 +57,8 @@ class Pump:
     def remove(self, descriptor: int) -> None:
         """Stop watching; call it before the descriptor is closed."""
         if self._pipes.pop(descriptor, None) is not None:
+            # Another pipe may have this descriptor before the turn comes.
+            self._queued.discard(descriptor)
             with contextlib.suppress(FileNotFoundError):
                 self._epoll.unregister(descriptor)
 
@@ -79,12 +81,17 @@ class Pump:
     def _turn(self) -> None:
         self._scheduled = False
         deadline = time.monotonic() + TURN_SECONDS
-        while self._ready:
-            pipe = self._ready.popleft()
-            self._queued.discard(pipe.descriptor)
-            if self._pipes.get(pipe.descriptor) is pipe and pipe.move(pipe.descriptor):
-                self.again(pipe.descriptor)
-            if time.monotonic() >= deadline:
-                break
-        if self._ready:
-            self._schedule()
+        try:
+            while self._ready and time.monotonic() < deadline:
+                self._move(self._ready.popleft())
+        finally:
+            # Also when one has failed: the others are not to wait for it.
+            if self._ready:
+                self._schedule()
+
+    def _move(self, pipe: _Pipe) -> None:
+        if self._pipes.get(pipe.descriptor) is not pipe:
+            return
+        self._queued.discard(pipe.descriptor)
+        if pipe.move(pipe.descriptor):
+            self.again(pipe.descriptor)
