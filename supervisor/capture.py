@@ -1,6 +1,7 @@
 """From the pipes of jobs to their recorders: in fair turns, within limits, on full disks."""
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -128,8 +129,8 @@ class Capture:
             live.disk_full = True
             log.warning("job %s: output cannot be recorded: %s", live.job.id, error.strerror)
         if error.errno in NO_ROOM and live.job.output_end and _fullness(pipe) >= PRESSING:
-            lost = live.recorder.lose(pipe, self._null, time_ns(), SHARE_BYTES)
-            self._moved(live, lost)
+            with contextlib.suppress(OSError):
+                self._moved(live, live.recorder.lose(pipe, self._null, time_ns(), SHARE_BYTES))
         return False
 
     def _moved(self, live: LiveJob, moved: int) -> None:

@@ -68,9 +68,11 @@ async def _recorded(
 ) -> AsyncIterator[Chunk | Gap]:
     """The pieces from `offset` to `end`."""
     if selection.until_ns is not None:
-        end = min(end, reader.offset_since(selection.until_ns, end))
+        end = min(end, reader.offset_until(selection.until_ns, end))
     by_run = selection.by_run
     while offset < end:
+        if selection.stream:
+            offset = await _skip(reader, offset, end, selection.stream)
         piece = reader.read(
             offset, end, selection.chunk_bytes, stream=selection.stream, by_run=by_run
         )
@@ -78,6 +80,14 @@ async def _recorded(
             return
         yield piece
         offset = piece.offset + (piece.length if isinstance(piece, Gap) else len(piece.data))
+
+
+async def _skip(reader: OutputReader, offset: int, end: int, stream: int) -> int:
+    """Where a stream, or a gap, goes on; others have their turns meanwhile."""
+    while (at := reader.skip(offset, end, stream)) != offset:
+        offset = at
+        await asyncio.sleep(0)
+    return offset
 
 
 def _over(selection: Selection) -> bool:

@@ -2,12 +2,15 @@
 
 import bisect
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from jobworker.supervisor.segments import GAP, Segment, segment_starts
+from jobworker.supervisor.segments import GAP, Record, Segment, segment_starts
 
 _TAIL_BLOCK = 64 * 1024
+# So many records are looked at within some milliseconds.
+_RECORDS_AT_ONCE = 10_000
 
 
 class Chunk(NamedTuple):
@@ -42,15 +45,15 @@ class Run(NamedTuple):
 class OutputReader:
     """Reads one job's segments; keeps one of them open. Close it.
 
-    `end` is always how far the caller knows the output to reach: a segment that
-    is still being written is never mistaken for a full one.
+    `end` is always how far the caller knows the output to reach: all there is
+    to read before it, and to know of that, has been written.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._segment: Segment | None = None
-        # The segment after the open one, as far as is known.
-        self._next: int | None = None
+        # The number of the record read last: the next is most often near.
+        self._number = 0
 
     def read(
         self, offset: int, end: int, limit: int, *, stream: int = 0, by_run: bool = False
@@ -60,95 +63,96 @@ class OutputReader:
         With `by_run` a chunk has one stream and one time. With a `stream` the
         rest is passed over: None when there is none of it before `end`.
         """
-        at: int | None = offset
-        while at is not None and at < end:
-            run = self._run(at, end)
-            if run.stream == GAP:
+        at = offset
+        while at < end:
+            segment, run = self._run(at, end)
+            if segment is None or run.stream == GAP:
                 return Gap(run.offset, run.end - run.offset)
             if stream and run.stream != stream:
-                at = run.end
+                at = self._pass_over(segment, run, end, stream)
                 continue
+            single = bool(by_run or stream)
             stop = min(at + limit, end)
-            if not (by_run or stream):
-                stop = self._extent(run, stop)
-            assert self._segment is not None  # noqa: S101 - the run is in it
-            data = self._segment.read(at, min(stop, run.end if by_run or stream else stop) - at)
+            stop = min(stop, run.end) if single else self._extent(segment, stop)
+            data = segment.read(at, stop - at)
             if not data:
-                # A rotation dropped what followed the segment while it was open here.
-                return Gap(at, min(self._next or end, end) - at)
-            return Chunk(at, data, run.time_ns, run.stream if by_run or stream else 0)
+                # Somebody has cut the file short.
+                return Gap(at, run.end - at)
+            return Chunk(at, data, run.time_ns, run.stream if single else 0)
         return None
 
-    def _run(self, offset: int, end: int) -> Run:
-        """The run that holds `offset`, cut off before it; what is missing is a GAP."""
-        while True:
-            segment = self._open(offset)
-            if segment is None:
-                following = min(
-                    (s for s in segment_starts(self._directory) if s > offset), default=end
-                )
-                return Run(offset, min(following, end), 0, GAP)
-            number = segment.index.at(offset)
-            if number < 0:
-                return Run(offset, min(self._next or end, end), 0, GAP)
-            record = segment.index[number]
-            stop = self._end_of(segment, number, end)
-            if stop > offset:
-                return Run(offset, stop, record.time_ns, record.stream)
-            # It ended just here, and there is a newer segment by now.
-            self.close()
+    def skip(self, offset: int, end: int, stream: int) -> int:
+        """How far there is nothing of a stream and no gap; `offset` where there is.
 
-    def _end_of(self, segment: Segment, number: int, end: int) -> int:
-        try:
-            following = segment.index[number + 1]
-        except IndexError:
-            following = None
-        if following is not None and following.time_ns:
-            return min(following.offset, end)
-        return min(self._next if self._next is not None else end, end)
+        It looks no further than takes a moment: go on until it is the same again.
+        """
+        if offset >= end:
+            return offset
+        segment, run = self._run(offset, end)
+        if segment is None or run.stream in (GAP, stream):
+            return offset
+        return self._pass_over(segment, run, end, stream)
 
-    def _extent(self, run: Run, stop: int) -> int:
-        """How far data goes on from a run, whatever its stream, up to `stop`."""
-        assert self._segment is not None  # noqa: S101 - the run is in it
-        number = self._segment.index.at(run.offset)
-        reach = run.end
-        while reach < stop:
-            number += 1
-            try:
-                record = self._segment.index[number]
-            except IndexError:
-                break
-            if not record.time_ns or record.stream == GAP:
-                break
-            reach = max(reach, self._end_of(self._segment, number, stop))
-        return min(reach, stop)
+    def _run(self, offset: int, end: int) -> tuple[Segment | None, Run]:
+        """The run at `offset`, cut off before it, and its segment; a GAP where there is none."""
+        segment = self._open(offset)
+        if segment is None:
+            starts = segment_starts(self._directory)
+            following = min((start for start in starts if start > offset), default=end)
+            return None, Run(offset, min(following, end), 0, GAP)
+        number = segment.index.at(offset, self._number)
+        if number < 0:
+            return None, Run(offset, min(segment.end, end), 0, GAP)
+        self._number = number
+        record, following_record = [*islice(segment.index.onward(number), 2), None][:2]
+        assert record is not None  # noqa: S101 - it has just been found
+        stop = following_record.offset if following_record else segment.end
+        return segment, Run(offset, min(stop, end), record.time_ns, record.stream)
+
+    def _pass_over(self, segment: Segment, run: Run, end: int, stream: int) -> int:
+        """Where, after a run of another stream, one of this or a gap may begin."""
+        at = run.end
+        records = segment.index.onward(self._number + 1)
+        for record in islice(records, _RECORDS_AT_ONCE):
+            at = min(record.offset, end)
+            if at == end or record.stream in (GAP, stream):
+                return at
+        return at if next(records, None) else min(segment.end, end)
+
+    def _extent(self, segment: Segment, stop: int) -> int:
+        """How far data goes on after the last record read, whatever its stream, up to `stop`."""
+        for record in segment.index.onward(self._number + 1):
+            if record.offset >= stop:
+                return stop
+            if record.stream == GAP:
+                return record.offset
+        return min(segment.end, stop)
 
     def _open(self, offset: int) -> Segment | None:
         """The segment that holds the offset; None where none does."""
-        if self._segment is not None and self._segment.start <= offset:
-            if self._next is not None and offset < self._next:
-                return self._segment
-            starts = segment_starts(self._directory)
-            later = [start for start in starts if start > self._segment.start]
-            self._next = later[0] if later else None
-            if self._next is None or offset < self._next:
-                return self._segment
-        return self._open_anew(offset)
-
-    def _open_anew(self, offset: int) -> Segment | None:
+        segment = self._segment
+        if segment is not None and segment.start <= offset < segment.end:
+            return segment
         self.close()
-        while True:
-            starts = segment_starts(self._directory)
+        before: list[int] | None = None
+        while (starts := segment_starts(self._directory)) != before:
+            before = starts
             at = bisect.bisect_right(starts, offset) - 1
-            if at < 0:
-                return None
-            try:
-                self._segment = Segment(self._directory, starts[at])
-            except FileNotFoundError:
-                # Dropped by a rotation since it was listed.
-                continue
-            self._next = starts[at + 1] if at + 1 < len(starts) else None
-            return self._segment
+            # It may have been dropped, or the next begun, since they were listed.
+            segment = self._try(starts[at]) if at >= 0 else None
+            if segment is not None and offset < segment.end:
+                return segment
+        return None
+
+    def _try(self, start: int) -> Segment | None:
+        """Open a segment, if it is still there."""
+        self.close()
+        try:
+            self._segment = Segment(self._directory, start)
+        except FileNotFoundError:
+            return None
+        self._number = 0
+        return self._segment
 
     # -- where to begin ------------------------------------------------------------
 
@@ -157,15 +161,30 @@ class OutputReader:
         return next(iter(segment_starts(self._directory)), end)
 
     def offset_since(self, time_ns: int, end: int) -> int:
-        """The offset of the first byte that arrived at that time or later; `end` if none did."""
-        for start in segment_starts(self._directory):
-            segment = self._open_anew(start)
-            if segment is None or segment.start != start:
-                continue
+        """The offset of the first byte that arrived at that time or later; `end` if none did.
+
+        A gap that began before counts as well: it may have gone on until then.
+        """
+        later, before = self._split(time_ns, end)
+        return min(before.offset, later) if before and before.stream == GAP else later
+
+    def offset_until(self, time_ns: int, end: int) -> int:
+        """The offset after the last byte that arrived before that time."""
+        return self._split(time_ns, end)[0]
+
+    def _split(self, time_ns: int, end: int) -> tuple[int, Record | None]:
+        """Where the first run of that time or later begins, and the record of the run before."""
+        later = end
+        for start in reversed(segment_starts(self._directory)):
+            segment = self._try(start)
+            if segment is None:
+                break
             number = segment.index.since(time_ns)
             if number < len(segment.index):
-                return min(segment.index[number].offset, end)
-        return end
+                later = min(segment.index[number].offset, end)
+            if number > 0:
+                return later, segment.index[number - 1]
+        return later, None
 
     def offset_of_tail_bytes(self, count: int, end: int, stream: int = 0) -> int:
         """Where the last `count` bytes (of a stream) begin."""
@@ -211,19 +230,18 @@ class OutputReader:
             segment = self._open(end - 1)
             if segment is None:
                 return
-            for number in range(segment.index.at(end - 1), -1, -1):
-                record = segment.index[number]
-                stop = self._end_of(segment, number, end)
+            for record in segment.index.backward(segment.index.at(end - 1)):
                 wanted = record.stream != GAP and stream in (0, record.stream)
-                if wanted and record.offset < stop:
-                    yield Run(record.offset, stop, record.time_ns, record.stream)
+                if wanted and record.offset < end:
+                    yield Run(record.offset, end, record.time_ns, record.stream)
+                end = min(end, record.offset)
             end = segment.start
 
     def close(self) -> None:
         """Close the open segment, if any."""
         if self._segment is not None:
             self._segment.close()
-            self._segment = self._next = None
+            self._segment = None
 
     def __enter__(self) -> Self:
         return self

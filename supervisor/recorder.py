@@ -48,7 +48,7 @@ class Recorder:
         self._data = self._index = -1
         self._records = self._slots = 0
         self._start = 0
-        self._stream = -1
+        self._stream = self._begun = -1
         self._time = 0
         self.end = 0
         self._starts = [] if new else segments.segment_starts(directory)
@@ -85,7 +85,9 @@ class Recorder:
         """Take up to `limit` bytes out of the pipe that are not to be kept: they become a gap.
 
         `null` is /dev/null, open for writing. Returns and raises as `record`
-        does, except that it needs no room but for a job's first byte.
+        does, except that it needs no room but for a job's first byte. A death
+        between the two system calls leaves the gap shorter by what was taken:
+        the kernel tells nobody how much that was.
         """
         if self._data < 0:
             if not _has_bytes(pipe):
@@ -103,11 +105,18 @@ class Recorder:
             self._open_last()
         if self.end - self._start < self._keep.segment:
             return
+        # Before there is one more, as that may need the room.
+        self._drop_oldest()
         self._open(self.end)
         self._starts.append(self.end)
-        if self._keep.rotate:
-            while self.end - self._starts[0] > self._keep.rotate - self._keep.segment:
-                self._drop(self._starts.pop(0))
+        self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        # The last one stays: where it ends is where the output does.
+        while self._keep.rotate and len(self._starts) > 1:
+            if self.end - self._starts[0] <= self._keep.rotate - self._keep.segment:
+                return
+            self._drop(self._starts.pop(0))
 
     def _drop(self, start: int) -> None:
         # The data first: what has no data file is no segment.
@@ -119,17 +128,20 @@ class Recorder:
                 path.unlink()
 
     def _begin_run(self, stream: int, now_ns: int) -> None:
-        fresh = now_ns - self._time < TIME_RESOLUTION_NS
+        fresh = 0 <= now_ns - self._time < TIME_RESOLUTION_NS
         # A gap is one run however long it lasts.
         if stream == self._stream and (fresh or stream == GAP):
             return
-        if self._records == self._slots:
+        # Of a run that came to nothing no record is needed.
+        number = self._records - (self._begun == self.end)
+        # One slot is left free for a gap, which must need no room.
+        if number + (stream != GAP) >= self._slots:
             os.posix_fallocate(self._index, self._slots * RECORD.size, INDEX_BLOCK)
             self._slots += INDEX_BLOCK // RECORD.size
         record = RECORD.pack(self.end, max(1, now_ns), stream)
-        os.pwrite(self._index, record, self._records * RECORD.size)
-        self._records += 1
-        self._stream, self._time = stream, now_ns
+        os.pwrite(self._index, record, number * RECORD.size)
+        self._records = number + 1
+        self._begun, self._stream, self._time = self.end, stream, now_ns
 
     def _open_last(self) -> None:
         """Open the last segment, or make the first."""
@@ -154,9 +166,18 @@ class Recorder:
             raise
         self.close()
         self._index, self._data = index, data
-        self._records = len(Index(index))
         self._slots = os.fstat(index).st_size // RECORD.size
-        self._start, self._stream = start, -1
+        self._start = start
+        self._resume(Index(index))
+
+    def _resume(self, index: Index) -> None:
+        """Go on after the last record; in a gap, if it began one."""
+        self._records = len(index)
+        self._begun = self._stream = -1
+        if self._records:
+            last = index[self._records - 1]
+            self._begun = last.offset
+            self._stream = GAP if last.stream == GAP else -1
 
     def close(self) -> None:
         """Close the files; the output on record stays."""

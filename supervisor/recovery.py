@@ -4,7 +4,7 @@ import contextlib
 import logging
 import signal
 from pathlib import Path
-from time import time_ns
+from time import monotonic, time_ns
 
 from jobworker.supervisor import packets, tree
 from jobworker.supervisor.cgroup import Cgroup
@@ -13,9 +13,13 @@ from jobworker.supervisor.job import Happening, Job, Reason, State, after
 from jobworker.supervisor.journal import Journal
 from jobworker.supervisor.keeper_link import KeeperLink
 from jobworker.supervisor.live import LiveJob
-from jobworker.supervisor.segments import recorded_end
+from jobworker.supervisor.segments import recorded_end, segment_starts
 
 log = logging.getLogger(__name__)
+
+# How long a process that was sent SIGKILL is waited for: one that waits for a
+# dead disk or file server may never end.
+SURVIVOR_SECONDS = 5.0
 
 
 def recover(
@@ -61,10 +65,10 @@ def _resume(supervisor: Supervisor, job: Job, descriptors: tuple[int, ...]) -> N
 
 
 def _end_survivors(lost: list[Job]) -> None:
-    """SIGKILL what is left of jobs whose service died, until nothing is.
+    """SIGKILL what is left of jobs whose service died, until nothing is or none ends any more.
 
-    They are found by cgroup, or by their token together with the start time of
-    the main process: never by a PID alone.
+    They are found by cgroup, by mark or token, or by the PID of the main process
+    together with its start time: never by a PID alone.
     """
     for job in lost:
         if job.cgroup:
@@ -72,10 +76,14 @@ def _end_survivors(lost: list[Job]) -> None:
             with contextlib.suppress(OSError):
                 cgroup.kill()
     roots = [tree.JobRoot(job.id, job.pid, job.pid_start) for job in lost]
-    while True:
-        processes = tree.snapshot()
+    deadline = monotonic() + SURVIVOR_SECONDS
+    while roots:
+        processes = tree.snapshot(doomed=roots)
         left = [process for root in roots for process in tree.members(processes, root)]
         if not left:
+            return
+        if monotonic() > deadline:
+            log.error("processes of lost jobs do not end: %s", [process.pid for process in left])
             return
         tree.send(left, signal.SIGKILL)
 
@@ -88,5 +96,6 @@ def _record_loss(journal: Journal, job: Job, output: Path) -> None:
         job.detail = "the service ended while the job ran; what was left of it was killed"
         job.ended_ns = time_ns()
     job.output_end = recorded_end(output)
+    job.output_begin = min([*segment_starts(output), job.output_end])
     job.output_complete = True
     journal.update(job)

@@ -9,12 +9,15 @@ A record is written before its bytes, so of several with the same offset only
 the last counts. The index is allocated in whole blocks of zeros ahead of its
 records, so that there is always room to note a loss when the disk is full:
 what could not be recorded is a run of the stream GAP, a hole in the data file.
+
+Every segment ends where the next begins, so the size of a data file tells how
+far it reaches, whether it is still being written or not.
 """
 
 import os
 import struct
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -47,7 +50,11 @@ def index_path(directory: Path, start: int) -> Path:
 
 def segment_starts(directory: Path) -> list[int]:
     """The offsets of the segments that are there, in order; empty without output."""
-    return sorted(int(path.stem) for path in directory.glob("*.data"))
+    try:
+        names = os.listdir(directory)  # noqa: PTH208 - the names are all it takes
+    except FileNotFoundError:
+        return []
+    return sorted(int(name.partition(".")[0]) for name in names if name.endswith(".data"))
 
 
 def recorded_end(directory: Path) -> int:
@@ -77,16 +84,53 @@ class Index:
         # Unused slots are zeros, and no time is zero.
         return bisect_left(slots, True, key=lambda slot: self[slot].time_ns == 0)
 
-    def at(self, offset: int) -> int:
-        """The number of the record whose run holds the offset; -1 before the first."""
-        return self._count_until(offset, lambda record: record.offset) - 1
+    def at(self, offset: int, near: int = 0) -> int:
+        """The number of the record whose run holds the offset; -1 before the first.
+
+        It is found the sooner the less it is after the record `near`.
+        """
+        low = near if self._begun(near, offset) else -1
+        step = 1
+        while self._begun(low + step, offset):
+            low += step
+            step *= 2
+        later = range(low + 1, low + step)
+        return low + bisect_left(later, True, key=lambda number: not self._begun(number, offset))
 
     def since(self, time_ns: int) -> int:
         """The number of the first record of this time or later; len() when there is none."""
-        return self._count_until(time_ns - 1, lambda record: record.time_ns)
+        return bisect_right(range(len(self)), time_ns - 1, key=lambda number: self[number].time_ns)
 
-    def _count_until(self, value: int, key: Callable[[Record], int]) -> int:
-        return bisect_right(range(len(self)), value, key=lambda number: key(self[number]))
+    def onward(self, number: int) -> Iterator[Record]:
+        """The records from this number on."""
+        while data := os.pread(self._descriptor, INDEX_BLOCK, number * RECORD.size):
+            for record in map(Record._make, RECORD.iter_unpack(_whole(data))):
+                if not record.time_ns:
+                    return
+                yield record
+            number += INDEX_BLOCK // RECORD.size
+
+    def backward(self, number: int) -> Iterator[Record]:
+        """The records from this number down to the first."""
+        while number >= 0:
+            first = max(0, number + 1 - INDEX_BLOCK // RECORD.size)
+            size = (number + 1 - first) * RECORD.size
+            data = os.pread(self._descriptor, size, first * RECORD.size)
+            yield from map(Record._make, reversed(list(RECORD.iter_unpack(_whole(data)))))
+            number = first - 1
+
+    def _begun(self, number: int, offset: int) -> bool:
+        """Whether there is a record of this number, and its run begins at the offset or before."""
+        try:
+            record = self[number]
+        except IndexError:
+            return False
+        return record.time_ns != 0 and record.offset <= offset
+
+
+def _whole(data: bytes) -> bytes:
+    """The records that are whole."""
+    return data[: len(data) - len(data) % RECORD.size]
 
 
 class Segment:
@@ -102,6 +146,11 @@ class Segment:
             os.close(self.data)
             raise
         self.index = Index(self._index)
+
+    @property
+    def end(self) -> int:
+        """The offset after its last byte so far."""
+        return self.start + os.fstat(self.data).st_size
 
     def read(self, offset: int, limit: int) -> bytes:
         """Up to `limit` bytes from the global offset on."""
