@@ -10,6 +10,7 @@ from jobworker.supervisor.isolation import Profile, bubblewrap, private_options
 from jobworker.supervisor.job import Request
 from jobworker.supervisor.launcher import TOKEN_VARIABLE, Spec
 from jobworker.supervisor.limits import check_kept
+from jobworker.supervisor.tree import mark_of
 from jobworker.supervisor.users import Account, Users
 
 
@@ -76,7 +77,7 @@ class Placement:
         """What setrlimit(2) keeps: pairs of a resource and its limit, soft and hard."""
         limits = request.limits
         # A core dump would hold what the job held in memory, wherever the host puts it.
-        found = [(resource.RLIMIT_CORE, 0)]
+        found = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_RSS, mark_of(request.id))]
         if limits.open_files:
             found.append((resource.RLIMIT_NOFILE, limits.open_files))
         if limits.processes and "pids" not in self.controllers and _is_ordinary(request.account):

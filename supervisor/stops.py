@@ -60,10 +60,15 @@ class Stops:
     def _look(self) -> None:
         """Kill what is overdue, and tell of every tree that has ended."""
         self._timer = None
-        uses_proc = any(stop.live.cgroup is None for stop in self._stops.values())
-        processes = tree.snapshot() if uses_proc else []
+        now = self._loop.time()
+        without_cgroup = [stop for stop in self._stops.values() if stop.live.cgroup is None]
+        overdue = [stop.live for stop in without_cgroup if now >= stop.deadline]
+        for live in overdue:
+            # First, so that it cannot act on the end of a child.
+            live.kill_main()
+        processes = tree.snapshot([live.root for live in overdue]) if without_cgroup else []
         for stop in list(self._stops.values()):
-            if self._loop.time() >= stop.deadline:
+            if now >= stop.deadline:
                 _kill(stop.live, processes)
             if not _any_left(stop.live, processes):
                 del self._stops[stop.live.job.id]
@@ -97,7 +102,7 @@ def _kill(live: LiveJob, processes: Sequence[tree.Process]) -> None:
 def _signal_cgroup(cgroup: Cgroup, number: signal.Signals, spared: int = 0) -> None:
     for pid in cgroup.pids():
         if pid != spared:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 # Between reading the PID and opening it, it may have changed hands.
                 signal_process(pid, number, partial(_holds, cgroup, pid))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hanging import Hanging, hanging_copy
 from tests.library import Site, leaving_nothing, own_cgroup
 from tests.server import Server, running_server
 
@@ -48,3 +49,10 @@ def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
         pytest.skip("this host has no cgroup v2 that this user may write")
     with leaving_nothing(tmp_path):
         yield Site(tmp_path / "state", request.param)
+
+
+@pytest.fixture
+def hanging(tmp_path: Path) -> Iterator[Hanging]:
+    """A true(1) that hangs when it is executed."""
+    with hanging_copy(tmp_path / "hanging", "/bin/true") as program:
+        yield program

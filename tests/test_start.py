@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -34,6 +33,7 @@ from jobworker.supervisor import (
     SupervisorUnavailable,
 )
 from jobworker.supervisor.config import BASE_ENVIRONMENT
+from tests.hanging import Hanging
 from tests.library import DEADLINE_SECONDS, Site
 
 # Signals that do not end a process by default (signal(7)).
@@ -458,36 +458,6 @@ def test_hundreds_of_starts_at_once(site: Site) -> None:
 
 
 # -- programs that hang in execve(2) ---------------------------------------------------------
-
-
-class Hanging:
-    """A program whose execve(2) hangs, as on a dead file server, until `release`.
-
-    A write lease on it (fcntl(2), F_SETLEASE) makes whoever opens it wait until
-    the lease is given up, /proc/sys/fs/lease-break-time seconds at most.
-    """
-
-    def __init__(self, path: Path) -> None:
-        shutil.copy("/bin/true", path)
-        self.name = str(path)
-        self.descriptor = os.open(path, os.O_RDONLY)
-        fcntl.fcntl(self.descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-
-    def release(self) -> None:
-        """Let it execute."""
-        fcntl.fcntl(self.descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-
-
-@pytest.fixture
-def hanging(tmp_path: Path) -> Iterator[Hanging]:
-    # The holder of a lease is sent it when somebody waits.
-    handler = signal.signal(signal.SIGIO, signal.SIG_IGN)
-    program = Hanging(tmp_path / "hanging")
-    try:
-        yield program
-    finally:
-        os.close(program.descriptor)
-        signal.signal(signal.SIGIO, handler)
 
 
 async def start_of(worker: AsyncJobWorker, program: str) -> tuple[str, "asyncio.Task[AsyncJob]"]:
