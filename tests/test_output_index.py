@@ -161,11 +161,13 @@ class Recording(RuleBasedStateMachine):
         try:
             moved = move(stream, limit)
         except BlockingIOError:
+            self.output.begin = self.recorder.begin
             assert not pending
             return
         except OSError as error:
             if error.errno != errno.ENOSPC or not self.faults.full:
                 raise
+            self.output.begin = self.recorder.begin
             assert first or kept_as != GAP, "a loss took room"
             return
         assert 0 < moved <= min(limit, len(pending))
@@ -275,8 +277,12 @@ class Recording(RuleBasedStateMachine):
             until = reader.offset_until(moment, self.output.end)
         assert since <= until
         assert set(self.output.streams[max(since, self.output.begin) : until]) <= {GAP}
-        before, after = self.output.times[:until], self.output.times[until:]
-        kept_before = [t for t, s in zip(before, self.output.streams, strict=False) if s != GAP]
+        kept_before = [
+            self.output.times[at]
+            for at in range(self.output.begin, until)
+            if self.output.streams[at] != GAP
+        ]
+        after = self.output.times[until:]
         assert not kept_before or max(kept_before) < moment + PRECISION_NS
         assert not after or min(after) >= moment
 
