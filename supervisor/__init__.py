@@ -8,8 +8,22 @@
             print(chunk.offset, chunk.data)
         print(job.wait().exit_code)
 
-AsyncJobWorker is the same for asyncio. What is public is imported on first use:
-the keeper lives in this package, too, and must stay small.
+AsyncJobWorker is the same for asyncio:
+
+    import asyncio
+    from jobworker.supervisor import AsyncJobWorker
+
+    async def main():
+        async with AsyncJobWorker("/tmp/jobs") as worker:
+            job = await worker.start(["sh", "-c", "echo hello; exit 3"])
+            async for chunk in job.output():
+                print(chunk.offset, chunk.data)
+            print((await job.wait()).exit_code)
+
+    asyncio.run(main())
+
+What is public is imported on first use: the keeper lives in this package, too,
+and must stay small.
 """
 
 from typing import TYPE_CHECKING
