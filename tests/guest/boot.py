@@ -1,8 +1,8 @@
-"""The first process of a guest: makes a host of it, runs pytest, and turns it off.
+"""The first process of a guest: makes a host of it, runs Python, and turns it off.
 
-    boot.py DIRECTORY FILE...
+    boot.py DIRECTORY WORD...
 
-DIRECTORY, of the host's files, is where the report goes; each FILE holds tests.
+DIRECTORY, of the host's files, is /run/files; each WORD is an argument of Python.
 """
 
 import ctypes
@@ -10,19 +10,22 @@ import fcntl
 import os
 import shutil
 import socket
+import stat
 import struct
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 # Unix users of the guest: those who run jobs, and the front's. Groups have the same names and IDs.
 USERS = {"alice": 2001, "bob": 2002, "jobfront": 2003}
-REPORT = "report.xml"
-# Directories, with the options of what is mounted over them.
-EMPTIED = {"/tmp": "mode=1777", "/home": "mode=755", "/srv": "mode=755", "/root": "mode=711"}
+# Directories, with the options of what is mounted over them: a test would write there.
+EMPTIED = {"/home": "mode=755", "/root": "mode=711", "/srv": "mode=755", "/tmp": "mode=1777"}
+# All of the host's files, also those that something was mounted over. Not there for the tests.
+HOST = Path("/run/host")
 
-MS_BIND = 4096
+MNT_DETACH, MS_BIND = 2, 4096
 POWER_OFF = 0x4321FEDC
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -45,22 +48,51 @@ def mount_all(directory: Path) -> None:
     mount("cgroup2", "cgroup2", "/sys/fs/cgroup")
     mount("tmpfs", "tmpfs", "/dev/shm", "mode=1777")
     mount("tmpfs", "tmpfs", "/run", "mode=755")
-    mount("", str(directory), "/run/report", flags=MS_BIND)
-    _empty(EMPTIED, {REPOSITORY, Path(sys.prefix), Path(sys.base_prefix)})
+    mount("hostfs", "hostfs", str(HOST))
+    mount("", f"{HOST}{directory}", "/run/files", flags=MS_BIND)
+    needed = {REPOSITORY, Path(sys.prefix), Path(sys.base_prefix), *_links(Path(sys.executable))}
+    _empty(needed)
+    _libc.umount2(str(HOST).encode(), MNT_DETACH)
 
 
-def _empty(directories: dict[str, str], needed: set[Path]) -> None:
+def _links(path: Path) -> Iterator[Path]:
+    """The directories that a symbolic link leads through."""
+    while path.is_symlink():
+        path = path.parent / path.readlink()
+        yield path.parent
+
+
+def _empty(needed: set[Path]) -> None:
     """Mount empty directories over the host's; of what was there, only the needed comes back.
 
-    Users can then reach it, even where it lies in root's home, as pyenv's Python does.
+    All users can then reach it, even in what is root's alone: pyenv's Python in
+    root's home, or a clone in a directory that mktemp(1) made.
     """
-    covered = [path for path in sorted(needed) if set(map(str, path.parents)) & set(directories)]
-    for number, path in enumerate(covered):
-        mount("", str(path), f"/run/aside/{number}", flags=MS_BIND)
-    for directory, options in directories.items():
+    paths = {part for path in needed for part in (path, *path.parents)}
+    closed = {path for path in paths if not path.stat().st_mode & stat.S_IXOTH}
+    over = {**{str(path): "mode=755" for path in closed}, **EMPTIED}
+    for directory, options in sorted(over.items()):
         mount("tmpfs", "tmpfs", directory, options)
-    for number, path in enumerate(covered):
-        mount("", f"/run/aside/{number}", str(path), flags=MS_BIND)
+    hidden = {*map(Path, over), Path("/run"), Path("/dev/shm")}
+    for path in sorted(path for path in needed if hidden & {path, *path.parents}):
+        _bring_back(_in_host(path) if path in closed else [path])
+
+
+def _in_host(directory: Path) -> list[Path]:
+    return [directory / name for name in os.listdir(f"{HOST}{directory}")]
+
+
+def _bring_back(paths: Iterable[Path]) -> None:
+    for path in paths:
+        source = Path(f"{HOST}{path}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_symlink():
+            if not path.is_symlink():
+                path.symlink_to(source.readlink())
+            continue
+        if not source.is_dir():
+            path.touch()
+        mount("", str(source), str(path), flags=MS_BIND)
 
 
 def make_users() -> None:
@@ -89,18 +121,13 @@ def raise_loopback() -> None:
 
 def main() -> None:
     """Do it all; whatever goes wrong is to be read in the kernel's output."""
-    directory, *files = sys.argv[1:]
+    directory, *words = sys.argv[1:]
+    print("guest: booted", flush=True)
     try:
         mount_all(Path(directory))
         make_users()
         raise_loopback()
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=12"]
-        subprocess.run(
-            [*command, f"--junitxml=/run/report/{REPORT}", *files],
-            cwd=REPOSITORY,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-            check=False,
-        )
+        subprocess.run([sys.executable, *words], cwd=REPOSITORY, check=False)
     finally:
         sys.stdout.flush()
         os.sync()

@@ -6,6 +6,7 @@ Each is tried as a job of alice's, whose jobs run as the Unix user alice.
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -166,7 +167,7 @@ def test_tracing_and_signals_stop_at_the_user(server: Server, alice: Tenant, bob
     targets = [service(server, name).pid for name in ("keeper", "supervisor", "front")]
     pids = [str(pid) for pid in (*targets, bob.status(theirs).pid)]
     job = alice.worker.Start(
-        pb.StartRequest(commandName="/usr/bin/python3", Arguments=["-c", TRACE, *pids])
+        pb.StartRequest(commandName=sys.executable, Arguments=["-c", TRACE, *pids])
     ).jobID
     assert alice.output(job) == "Operation not permitted\n" * 4
     told = alice.run('for p; do kill -9 "$p"; done 2>&1', *pids)
@@ -202,7 +203,7 @@ def test_sockets_of_the_front_are_closed(server: Server, alice: Tenant) -> None:
     backend = str(server.directory / "state/front/grpc.sock")
     arguments = ["-c", CONNECT, backend, *(name.replace("@", "", 1) for name in names)]
     job = alice.worker.Start(
-        pb.StartRequest(commandName="/usr/bin/python3", Arguments=arguments)
+        pb.StartRequest(commandName=sys.executable, Arguments=arguments)
     ).jobID
     assert alice.wait(job).exitCode == 0
     told = alice.output(job).splitlines()

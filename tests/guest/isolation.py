@@ -1,5 +1,6 @@
 """The profile `private`: a job that sees its own processes, files and network alone."""
 
+import shutil
 import signal
 from collections.abc import Iterator
 
@@ -11,6 +12,9 @@ from tests.client import refused
 from tests.guest.site import Tenant, server_of_root, tenant
 from tests.server import Server
 
+pytestmark = pytest.mark.skipif(
+    shutil.which("bwrap") is None, reason="needs bubblewrap: apt install bubblewrap"
+)
 ISOLATION = """\
   isolation:
     tenants:

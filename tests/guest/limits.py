@@ -21,8 +21,10 @@ LIMITS = """\
         default: {memory: 67108864, open_files: 64}
         most: {memory: 134217728, cpus: 0.5, processes: 20, open_files: 100, timeout: 60}
 """
-# Takes $1 MiB of memory and says so.
-TAKE = 'taken=$(head -c "$1"M /dev/zero | tr "\\0" x); echo ready; sleep 1000'
+# Takes $1 MiB of memory and says so: dd(1) has read its block, and waits to get rid of it.
+TAKE = """
+dd if=/dev/zero bs="$1"M count=1 status=none | { head -c 1 >/dev/null; echo ready; sleep 1000; }
+"""
 
 
 @pytest.fixture(scope="module")
