@@ -6,6 +6,7 @@ far survive the loss of power, too: the supervisor calls it once a turn, before
 it answers anybody, so that many starts share one fdatasync(2).
 """
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from jobworker.supervisor.accounting import Usage
-from jobworker.supervisor.errors import InvalidRequest, StateError
+from jobworker.supervisor.errors import InvalidRequest, StateError, words
 from jobworker.supervisor.job import Job, Reason, Request, State
 from jobworker.supervisor.kept_output import KeptOutput
 from jobworker.supervisor.requests import List
@@ -80,50 +81,47 @@ class Journal:
     """An open journal. Every method may raise sqlite3.Error when the disk fails."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create it; raises StateError for a file that is not a journal of ours."""
-        self._path = path
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.close(descriptor)
-        self._database = sqlite3.connect(path, isolation_level=None)
+        """Open or create it; raises StateError for what is not a journal of ours that can be used.
+
+        What is refused is left byte for byte as it was.
+        """
         try:
-            self._prepare()
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise StateError(
+                f"{path} cannot be opened for writing: {words(error.errno or 0)}: "
+                "move it away, or give the service a state_dir that it can write to"
+            ) from error
+        try:
+            version = _look_at(path)
+            self._database = sqlite3.connect(path, isolation_level=None)
+            try:
+                self._prepare(version)
+            except BaseException:
+                self._database.close()
+                raise
         except sqlite3.DatabaseError as error:
-            self._database.close()
             raise StateError(
                 f"{path} is not a usable journal ({error}): move it away to begin a new one, "
                 "or restore it from a backup"
             ) from error
-        except StateError:
-            self._database.close()
-            raise
         self.kept_output = KeptOutput(self._database)
         self._log = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         # Commits since the last sync.
         self.dirty = False
 
-    def _prepare(self) -> None:
+    def _prepare(self, version: int) -> None:
+        """Make it one of the present schema; 0 is the version of an empty file."""
         # One process has it open at a time: no locks to take, no shared memory.
-        self._one("PRAGMA locking_mode = EXCLUSIVE")
-        application_id = self._one("PRAGMA application_id")
-        version = self._one("PRAGMA user_version")
-        tables = self._one("SELECT count(*) FROM sqlite_schema")
-        if tables and application_id != APPLICATION_ID:
-            raise StateError(f"{self._path} is a database of another program: move it away")
-        if version > SCHEMA_VERSION:
-            raise StateError(
-                f"{self._path} was written by a newer job-worker (schema {version}, this one "
-                f"knows {SCHEMA_VERSION}): run that version, or move the file away"
-            )
-        self._one("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = NORMAL")
-        if not tables:
+        if not version:
             self._database.executescript(
                 f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID};"
                 f"PRAGMA user_version = {SCHEMA_VERSION}; {_SCHEMA} COMMIT;"
             )
-        elif self._one("PRAGMA quick_check") != "ok":
-            raise StateError(f"{self._path} is damaged: restore it, or move it away to begin anew")
-        for old in range(version if tables else SCHEMA_VERSION, SCHEMA_VERSION):
+        for old in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
             self._database.executescript(
                 f"BEGIN IMMEDIATE; {_MIGRATIONS[old]} PRAGMA user_version = {old + 1}; COMMIT;"
             )
@@ -131,9 +129,6 @@ class Journal:
         self._database.execute("BEGIN IMMEDIATE")
         self._database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self._database.execute("COMMIT")
-
-    def _one(self, statement: str) -> Any:
-        return self._database.execute(statement).fetchone()[0]
 
     def close(self) -> None:
         """Make everything durable and close the file."""
@@ -269,6 +264,32 @@ class Journal:
     def _select(self, clause: str, *values: str | int) -> Iterator[Job]:
         for row in self._database.execute(f"SELECT * FROM job {clause}", values):  # noqa: S608
             yield _job_of(row)
+
+
+def _look_at(path: Path) -> int:
+    """The schema's version, 0 for an empty file; raises StateError where it is no journal of ours.
+
+    Opened for reading, SQLite leaves alone even a -wal file that somebody's
+    crash left behind.
+    """
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+
+        def one(statement: str) -> Any:
+            return database.execute(statement).fetchone()[0]
+
+        if not one("SELECT count(*) FROM sqlite_schema"):
+            return 0
+        if one("PRAGMA application_id") != APPLICATION_ID:
+            raise StateError(f"{path} is a database of another program: move it away")
+        version = int(one("PRAGMA user_version"))
+        if version > SCHEMA_VERSION:
+            raise StateError(
+                f"{path} was written by a newer job-worker (schema {version}, this one "
+                f"knows {SCHEMA_VERSION}): run that version, or move the file away"
+            )
+        if version < 1 or one("PRAGMA quick_check") != "ok":
+            raise StateError(f"{path} is damaged: restore it, or move it away to begin anew")
+        return version
 
 
 def _changing(job: Job) -> tuple[int | str, ...]:
