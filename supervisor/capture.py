@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from time import time_ns
 
-from jobworker.supervisor.job import OutputLimit, Overflow
+from jobworker.supervisor.job import OutputLimit, Overflow, State
 from jobworker.supervisor.live import LiveJob
 from jobworker.supervisor.pump import SHARE_BYTES, Pump
-from jobworker.supervisor.recorder import NO_ROOM
+from jobworker.supervisor.recorder import NO_ROOM, TIME_RESOLUTION_NS
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ class Allowance:
     rate: int
     tokens: float
     since: float
+    ended: bool = False
 
     @classmethod
     def full(cls, rate: int, now: float) -> "Allowance":
@@ -43,10 +44,16 @@ class Allowance:
 
     def take_up(self, now: float) -> int:
         """How many bytes may pass now."""
-        most = self.rate * BURST_SECONDS
+        most = max(self.tokens, self.rate * BURST_SECONDS)
         self.tokens = min(most, self.tokens + (now - self.since) * self.rate)
         self.since = now
         return int(self.tokens)
+
+    def end(self, left: int) -> None:
+        """Let what the job has left in its pipes through at once: it writes no more."""
+        if not self.ended:
+            self.ended = True
+            self.tokens += left
 
 
 class Capture:
@@ -105,6 +112,8 @@ class Capture:
         allowance = self._allowances.get(live.job.id)
         if allowance is None:
             return SHARE_BYTES
+        if live.job.state is State.ENDED:
+            allowance.end(sum(map(_used, live.pipes)))
         share = min(SHARE_BYTES, allowance.take_up(self._loop.time()))
         if share <= 0:
             self._loop.call_later(BURST_SECONDS / 2, self._pump.again, pipe)
@@ -112,12 +121,21 @@ class Capture:
 
     def _record(self, live: LiveJob, pipe: int, limit: OutputLimit, share: int) -> int:
         recorder = live.recorder
-        if not limit.bytes or limit.overflow is Overflow.ROTATE:
-            return recorder.record(pipe, live.pipes[pipe], time_ns(), share)
-        room = limit.bytes - recorder.end
-        if room > 0:
-            return recorder.record(pipe, live.pipes[pipe], time_ns(), min(share, room))
-        lost = recorder.lose(pipe, self._null, time_ns(), share)
+        if limit.bytes and limit.overflow is not Overflow.ROTATE:
+            room = limit.bytes - recorder.end
+            if room <= 0:
+                return self._lose(live, pipe, limit, share)
+            share = min(share, room)
+        before = time_ns()
+        moved = recorder.record(pipe, live.pipes[pipe], before, share)
+        after = time_ns()
+        # Others may have run meanwhile, and the job may have written only then.
+        if after - before > TIME_RESOLUTION_NS:
+            recorder.redate(moved, live.pipes[pipe], after)
+        return moved
+
+    def _lose(self, live: LiveJob, pipe: int, limit: OutputLimit, share: int) -> int:
+        lost = live.recorder.lose(pipe, self._null, time_ns(), share)
         if lost and limit.overflow is Overflow.STOP_JOB:
             self._overflowed(live)
         return lost
@@ -150,7 +168,12 @@ class Capture:
             self._complete(live)
 
 
-def _fullness(pipe: int) -> float:
-    """What part of a pipe's capacity is used (FIONREAD, F_GETPIPE_SZ)."""
+def _used(pipe: int) -> int:
+    """How many bytes are in a pipe (FIONREAD)."""
     (used,) = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0\0\0\0"))
-    return float(used) / fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
+    return int(used)
+
+
+def _fullness(pipe: int) -> float:
+    """What part of a pipe's capacity is used (F_GETPIPE_SZ)."""
+    return _used(pipe) / fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)

@@ -70,7 +70,7 @@ class Recorder:
         if self._data < 0 and not _has_bytes(pipe):
             return 0
         self._make_room()
-        self._begin_run(stream, now_ns)
+        self._begin_run(self.end, stream, now_ns)
         moved = os.splice(
             pipe,
             self._data,
@@ -93,7 +93,7 @@ class Recorder:
             if not _has_bytes(pipe):
                 return 0
             self._open_last()
-        self._begin_run(GAP, now_ns)
+        self._begin_run(self.end, GAP, now_ns)
         lost = os.splice(pipe, null, limit, flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE)
         self.end += lost
         os.ftruncate(self._data, self.end - self._start)
@@ -127,21 +127,26 @@ class Recorder:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 
-    def _begin_run(self, stream: int, now_ns: int) -> None:
+    def redate(self, moved: int, stream: int, now_ns: int) -> None:
+        """Give the bytes that were moved last a later time, if there is room to note it."""
+        with contextlib.suppress(OSError):
+            self._begin_run(self.end - moved, stream, now_ns)
+
+    def _begin_run(self, offset: int, stream: int, now_ns: int) -> None:
         fresh = 0 <= now_ns - self._time < TIME_RESOLUTION_NS
         # A gap is one run however long it lasts.
         if stream == self._stream and (fresh or stream == GAP):
             return
         # Of a run that came to nothing no record is needed.
-        number = self._records - (self._begun == self.end)
+        number = self._records - (self._begun == offset)
         # One slot is left free for a gap, which must need no room.
         if number + (stream != GAP) >= self._slots:
             os.posix_fallocate(self._index, self._slots * RECORD.size, INDEX_BLOCK)
             self._slots += INDEX_BLOCK // RECORD.size
-        record = RECORD.pack(self.end, max(1, now_ns), stream)
+        record = RECORD.pack(offset, max(1, now_ns), stream)
         os.pwrite(self._index, record, number * RECORD.size)
         self._records = number + 1
-        self._begun, self._stream, self._time = self.end, stream, now_ns
+        self._begun, self._stream, self._time = offset, stream, now_ns
 
     def _open_last(self) -> None:
         """Open the last segment, or make the first."""

@@ -9,6 +9,7 @@ import errno
 import os
 import random
 import tempfile
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -212,6 +213,18 @@ class Recording(RuleBasedStateMachine):
         moved = self.faults.moved
         self._recover(check_end=False)
         self._moved(stream, stream, moved)
+
+    @rule(stream=streams, size=sizes)
+    def record_late(self, stream: int, size: int) -> None:
+        """Time passes while the bytes are moved."""
+        self.write(stream, size)
+        before = self.output.end
+        self.record(stream, size)
+        self.now += 10 * MILLISECOND
+        if moved := self.output.end - before:
+            self.recorder.redate(moved, stream, self.now)
+            if not self.faults.full:
+                self.output.times[before:] = array("q", [self.now] * moved)
 
     def _recover(self, *, check_end: bool = True) -> None:
         end, begin = self.recorder.end, self.recorder.begin
