@@ -1,6 +1,6 @@
 """When to start a process of the service again after it died, and when to give up."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 FIRST_SECONDS = 0.05
 LONGEST_SECONDS = 5.0
@@ -12,8 +12,7 @@ HOPELESS_FAILURES = 8
 _MOST_OTHERWISE = 5
 
 
-@dataclass(frozen=True)
-class Backoff:
+class Backoff(NamedTuple):
     """How often in a row a process died young. Start with `Backoff()`; times are seconds."""
 
     failures: int = 0

@@ -3,8 +3,6 @@
 import importlib
 from collections.abc import Callable
 
-from setproctitle import setproctitle
-
 from jobworker.supervisor.packets import Line
 
 
@@ -13,6 +11,9 @@ def run(name: str, target: str, config: str, line: Line) -> None:
 
     The target returns when the keeper is gone or tells it to end.
     """
+    # Not above: the keeper imports this module, too, and every job pays for its size.
+    from setproctitle import setproctitle
+
     setproctitle(f"jobworker: {name}")
     module, _, function = target.partition(":")
     main: Callable[[str, Line], None] = getattr(importlib.import_module(module), function)
