@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 ServeOutput = Callable[[OutputConnection, Guest, str], Coroutine[None, None, None]]
 
 # Read at once from either side, and so the longest write to the other.
-_READ_BYTES = 64 * 1024
+_READ_BYTES = 256 * 1024
 
 
 class Edge:
