@@ -6,13 +6,16 @@ counts it or throws it away. ssh decrypts for /dev/null, the cheapest it can.
 
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-from bench.caller import Caller, callers
+from bench.caller import Caller, Login, callers
 from bench.measure import Measure, interleaved, timed
 from bench.openssh import run
 from bench.report import Row, table
 from bench.site import USER, Site, running_site
+from jobworker.cli.output_connection import OutputConnection
+from jobworker.cli.settings import Settings
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
 from tests.server import JOBWORKER
@@ -20,24 +23,40 @@ from tests.server import JOBWORKER
 _BYTES = 512 * 1024 * 1024
 _MEGABYTE = 1e-6
 
+# Reads the whole output of a job.
+Receive = Callable[[WorkerServiceStub, str], None]
+
 
 def main() -> None:
     """Measure and print the table."""
     with running_site() as site, callers(site.login, 1) as (caller,):
         file = site.directory / "output"
         _fill(file)
-        rows = [_follower(site, caller, str(file)), _command(site, caller, str(file))]
+        rows = [
+            _follower(site, caller, str(file), "after its job has ended", replay, 1.5),
+            _follower(site, caller, str(file), "while its job writes", live, 1.0),
+            _command(site, caller, str(file)),
+        ]
     print(table(f"Output: one follower of {_BYTES // 2**20} MiB", rows))
 
 
-def _follower(site: Site, caller: Caller, file: str) -> Row:
+def _follower(
+    site: Site,
+    caller: Caller,
+    file: str,
+    when: str,
+    rate: Callable[[WorkerServiceStub, str, Receive], float],
+    times_ssh: float,
+) -> Row:
+    receive_alone = functools.partial(receive_without_grpc, site.login)
     ways: dict[str, Measure] = {
-        "job-worker: GetOutput while cat runs": lambda: caller.run(live_rate, file),
-        "job-worker: GetOutput after it has ended": lambda: caller.run(replay_rate, file),
+        "job-worker: output connection": lambda: caller.run(rate, file, receive_alone),
+        "job-worker: GetOutput, Python's gRPC": lambda: caller.run(rate, file, receive),
         "ssh HOST cat FILE": lambda: _BYTES / timed(lambda: run(site.ssh.held("cat", file))),
     }
     figures = interleaved(ways)
-    return Row("One follower, Python client", "MB/s", figures, _MEGABYTE, more=True)
+    goal = round(times_ssh * figures["ssh HOST cat FILE"].median * _MEGABYTE)
+    return Row(f"One follower, {when}", "MB/s", figures, _MEGABYTE, more=True, goal=goal)
 
 
 def _command(site: Site, caller: Caller, file: str) -> Row:
@@ -68,25 +87,25 @@ def _fill(file: Path) -> None:
 # What follows runs in the caller's process.
 
 
-def live_rate(stub: WorkerServiceStub, file: str) -> float:
-    """Bytes a second from the start of `cat` to the end of the stream."""
+def live(stub: WorkerServiceStub, file: str, take: Receive) -> float:
+    """Bytes a second from the start of `cat` to the end of its output."""
     job = ""
 
     def follow() -> None:
         nonlocal job
         job = _start(stub, file)
-        _receive(stub, job)
+        take(stub, job)
 
     rate = _BYTES / timed(follow)
     stub.Remove(pb.RemoveRequest(jobID=job))
     return rate
 
 
-def replay_rate(stub: WorkerServiceStub, file: str) -> float:
+def replay(stub: WorkerServiceStub, file: str, take: Receive) -> float:
     """Bytes a second of a job that has ended."""
     job = _start(stub, file)
     stub.Wait(pb.WaitRequest(jobID=job, output=True))
-    rate = _BYTES / timed(lambda: _receive(stub, job))
+    rate = _BYTES / timed(lambda: take(stub, job))
     stub.Remove(pb.RemoveRequest(jobID=job))
     return rate
 
@@ -100,9 +119,21 @@ def _start(stub: WorkerServiceStub, file: str) -> str:
     return str(stub.Start(pb.StartRequest(commandName="cat", Arguments=[file])).jobID)
 
 
-def _receive(stub: WorkerServiceStub, job: str) -> None:
+def receive(stub: WorkerServiceStub, job: str) -> None:
     """Read a whole output; raises RuntimeError unless all of it comes."""
     request = pb.GetOutputRequest(jobID=job, raw=True)
-    received = sum(len(message.data) for message in stub.GetOutput(request))
+    _check(sum(len(message.data) for message in stub.GetOutput(request)))
+
+
+def receive_without_grpc(login: Login, stub: WorkerServiceStub, job: str) -> None:
+    """The same as `jobworker logs` does it; the connection's beginning is part of it."""
+    del stub
+    settings = Settings(login.address, login.ca, login.certificate, login.key)
+    with OutputConnection(settings) as connection:
+        pieces = connection.output(pb.GetOutputRequest(jobID=job))
+        _check(sum(piece.end - piece.offset for piece in pieces))
+
+
+def _check(received: int) -> None:
     if received != _BYTES:
         raise RuntimeError(f"{received} bytes came in place of {_BYTES}")
