@@ -8,7 +8,7 @@ import sys
 from bench.machine import description, noise, wait_for_quiet
 
 # Each is a module here with a `main` that measures and prints.
-PARTS = ("start", "output", "command", "crowd", "edge", "authz", "confinement")
+PARTS = ("start", "output", "command", "crowd", "fanout", "edge", "authz", "confinement")
 
 
 def main() -> None:

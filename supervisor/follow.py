@@ -1,7 +1,8 @@
 """Reading a job's output while it grows."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import time_ns
@@ -12,6 +13,10 @@ from jobworker.supervisor.snapshot import JobSnapshot
 
 # The largest piece: fewer, larger ones cost less to carry.
 CHUNK_BYTES = 1024 * 1024
+# So much is on its way to readers at once, about, in smaller pieces if they are
+# many; but no piece need be smaller than this.
+CARRIED_BYTES = 32 * 1024 * 1024
+LEAST_BYTES = 64 * 1024
 # How long output may be on its way from a job's write to its record.
 ARRIVAL_SECONDS = 0.05
 
@@ -47,6 +52,30 @@ class Selection:
         return self.offset
 
 
+class Carried:
+    """How many pieces readers hold at this moment: those who wait for output hold none."""
+
+    def __init__(self) -> None:
+        self._pieces = 0
+
+    def limit(self, most: int) -> int:
+        """How large, up to `most` bytes, the next piece may be."""
+        return min(most, max(LEAST_BYTES, CARRIED_BYTES // (self._pieces + 1)))
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Count a piece for the block."""
+        self._pieces += 1
+        try:
+            yield
+        finally:
+            self._pieces -= 1
+
+
+# Of all readers in this process, whose memory they share.
+_carried = Carried()
+
+
 async def follow(
     watched: Watched, directory: Path, selection: Selection
 ) -> AsyncIterator[Chunk | Gap]:
@@ -56,7 +85,8 @@ async def follow(
         offset = selection.begin(reader, job.output_end)
         while True:
             async for piece in _recorded(reader, offset, job.output_end, selection):
-                yield piece
+                with _carried.one():
+                    yield piece
             offset = max(offset, job.output_end)
             if not selection.follow or job.output_complete or _over(selection):
                 return
@@ -74,7 +104,11 @@ async def _recorded(
         if selection.stream:
             offset = await _skip(reader, offset, end, selection.stream)
         piece = reader.read(
-            offset, end, selection.chunk_bytes, stream=selection.stream, by_run=by_run
+            offset,
+            end,
+            _carried.limit(selection.chunk_bytes),
+            stream=selection.stream,
+            by_run=by_run,
         )
         if piece is None:
             return
