@@ -69,9 +69,11 @@ def _checked(config: ServerConfig) -> KeeperConfig:
         except AuthzError as error:
             raise ConfigError(str(error)) from error
     supervisor = with_readers(supervisor, front)
-    runtime = runtime_directory(config)
+    state_dir, runtime = Path(config.state_dir), runtime_directory(config)
     try:
-        Path(config.state_dir).mkdir(mode=0o711, parents=True, exist_ok=True)
+        state_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+        # First: in a directory of others', `runtime` might be a link to what is root's.
+        check_state_dir(state_dir)
         runtime.mkdir(mode=0o700, exist_ok=True)
         # The umask may have been stricter, never wider; a directory that was there may be.
         runtime.chmod(0o700)
@@ -79,7 +81,6 @@ def _checked(config: ServerConfig) -> KeeperConfig:
             os.chown(runtime, front.uid, front.gid)
     except OSError as error:
         raise ConfigError(f"cannot make {runtime}: {error.strerror}") from error
-    check_state_dir(Path(config.state_dir))
     if config.audit.directory:
         _prepare_audit(Path(config.audit.directory), front)
     return KeeperConfig(

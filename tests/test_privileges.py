@@ -66,6 +66,19 @@ def test_a_state_directory_that_others_can_write(tmp_path: Path) -> None:
     assert "must belong to root and be writable by nobody else" in refusal(tmp_path, settings)
 
 
+@as_root
+def test_nothing_is_changed_in_a_state_directory_that_others_can_write(tmp_path: Path) -> None:
+    """There, what the service would make its own may be a link that somebody has planted."""
+    state, target = tmp_path / "state", tmp_path / "roots"
+    for directory in (state, target):
+        directory.mkdir()
+        directory.chmod(0o777)
+    (state / "front").symlink_to(target)
+    settings = "jobs:\n  users:\n    jobs_run_as_root: true\n"
+    assert "must belong to root" in refusal(tmp_path, settings)
+    assert target.stat().st_mode & 0o777 == 0o777
+
+
 def test_a_shared_user_is_told_at_the_start_and_in_status(server: Server) -> None:
     assert any("all jobs run as" in line for line in server.log)
     job_id = server.ask("alice", "start", "--", "true")
