@@ -52,7 +52,7 @@ async def _serve(config: SupervisorConfig, journal: Journal, keeper: KeeperLink)
     # Whether the jobs are left to whoever comes next, as after a crash.
     ending: asyncio.Future[bool] = loop.create_future()
     supervisor = Supervisor(config, journal, keeper, cgroups, partial(_settle, ending, False))
-    recover(supervisor, journal, keeper, kept)
+    recover(supervisor, journal, keeper, kept, cgroups)
     supervisor.starts.pool.refill()
     keeper.listen(
         loop,

@@ -7,7 +7,7 @@ from pathlib import Path
 from time import monotonic, time_ns
 
 from jobworker.supervisor import packets, tree
-from jobworker.supervisor.cgroup import Cgroup
+from jobworker.supervisor.cgroup import Cgroup, JobCgroups
 from jobworker.supervisor.core import Supervisor
 from jobworker.supervisor.job import Happening, Job, Reason, State, after
 from jobworker.supervisor.journal import Journal
@@ -27,6 +27,7 @@ def recover(
     journal: Journal,
     keeper: KeeperLink,
     kept: dict[str, tuple[int, ...]],
+    cgroups: JobCgroups | None,
 ) -> None:
     """Go on with every job that is kept; record the others as lost and end their processes.
 
@@ -47,6 +48,7 @@ def recover(
     for job in lost:
         _record_loss(journal, job, supervisor.output_directory(job.id))
     journal.sync()
+    _reclaim_cgroups(supervisor, cgroups)
 
 
 def _resume(supervisor: Supervisor, job: Job, descriptors: tuple[int, ...]) -> None:
@@ -62,6 +64,14 @@ def _resume(supervisor: Supervisor, job: Job, descriptors: tuple[int, ...]) -> N
     if job.state is State.STOPPING:
         supervisor.stop(live, None, job.reason)
     supervisor.jobs.retire(live)
+
+
+def _reclaim_cgroups(supervisor: Supervisor, cgroups: JobCgroups | None) -> None:
+    """Remove those of the launchers and the jobs that the supervisor before has left."""
+    in_use = {live.job.cgroup for live in supervisor.jobs}
+    for cgroup in cgroups.jobs() if cgroups is not None else ():
+        if str(cgroup.directory) not in in_use:
+            supervisor.starts.pool.reclaim(str(cgroup.directory))
 
 
 def _end_survivors(lost: list[Job]) -> None:

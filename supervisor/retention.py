@@ -1,6 +1,7 @@
 """Forgetting jobs that ended long ago, with their output."""
 
 import asyncio
+import contextlib
 import shutil
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -50,19 +51,28 @@ class Retention:
         self._turn = turn
         self._output_directory = output_directory
         self._doomed: deque[Path] = deque()
+        # Where output is between the removal of its job and its own.
+        self._removed = Path(config.state_dir) / "removed"
+        self._removed.mkdir(mode=0o700, exist_ok=True)
+        self._resume()
         self._sweep()
 
     def remove(self, job_ids: Sequence[str]) -> None:
         """Forget these jobs, which have ended."""
         for job_id in job_ids:
             self._turn.delete(job_id)
-            self._turn.after_commit(partial(self._doom, self._output_directory(job_id)))
+            # Before it is off the record, or nobody would know after a crash that it is to go.
+            with contextlib.suppress(FileNotFoundError):
+                self._output_directory(job_id).rename(self._removed / job_id)
+            self._turn.after_commit(partial(self._doom, self._removed / job_id))
 
-    def remove_strays(self, directory: Path) -> None:
-        """Remove the files of jobs that are not on record: of removals that a crash cut short."""
-        for path in directory.iterdir():
-            if self._journal.find(path.name) is None:
-                self._doom(path)
+    def _resume(self) -> None:
+        """Go on with removals that a crash cut short; undo those that were not on record yet."""
+        for doomed in self._removed.iterdir():
+            if self._journal.find(doomed.name) is None:
+                self._doom(doomed)
+            else:
+                doomed.rename(self._output_directory(doomed.name))
 
     def _sweep(self) -> None:
         self.remove(superfluous(self._journal.ended(), self._keep, time_ns()))
