@@ -14,6 +14,10 @@ from jobworker.supervisor.wire import FrameProtocol
 
 log = logging.getLogger(__name__)
 
+# A job that has ended may change for as long as its output does, which observers
+# are not told of. Of more such jobs at once, some may be told of again.
+_ENDED = 4096
+
 
 class Client:
     """One connected client."""
@@ -27,6 +31,8 @@ class Client:
         # The state last told of each job that has not ended, to one who observes
         # them all; None for who does not.
         self._observed: dict[str, State] | None = None
+        # Those last told to have ended, the oldest first.
+        self._ended: dict[str, None] = {}
 
     def observe(self) -> None:
         """Have every job's new states told from here on."""
@@ -36,10 +42,16 @@ class Client:
         """Whether an observer is to be told that the job has this state; asked once for each."""
         if self._observed is None or self._observed.get(job_id) is state:
             return False
-        if state is State.ENDED:
-            return self._observed.pop(job_id, None) is not None
-        self._observed[job_id] = state
-        return True
+        if state is not State.ENDED:
+            self._observed[job_id] = state
+            return True
+        # One that ended at once was never told of as running.
+        self._observed.pop(job_id, None)
+        news = job_id not in self._ended
+        self._ended[job_id] = None
+        if len(self._ended) > _ENDED:
+            del self._ended[next(iter(self._ended))]
+        return news
 
     def reply(self, seq: int, *jobs: ipc.Job) -> None:
         """Answer a request with jobs."""

@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -105,6 +106,12 @@ def test_what_jobs_do_is_recorded(server: Server) -> None:
     assert (ended.state, ended.detail.split(", at")[0]) == ("ended", "exited, exit code 3")
     assert [event.state for event in states(server, stopped)] == ["running", "stopping", "ended"]
     assert states(server, stopped)[-1].detail.startswith("stopped, exit code 143, at 20")
+
+
+def test_jobs_that_end_at_once_are_recorded(server: Server) -> None:
+    with calling(server, "alice") as alice, ThreadPoolExecutor(8) as pool:
+        jobs = list(pool.map(lambda _: start(alice, "true"), range(100)))
+    until(lambda: all(len(states(server, job_id)) == 2 for job_id in jobs))
 
 
 def test_a_call_that_a_new_policy_ends_is_recorded(server: Server) -> None:
