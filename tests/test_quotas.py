@@ -196,3 +196,23 @@ def test_output_kept(tmp_path: Path) -> None:
         alice.Remove(pb.RemoveRequest(jobID=ended))
         wait(alice, start(alice, "true"))
         alice.Stop(pb.StopRequest(jobID=goes_on))
+
+
+@pytest.mark.parametrize("kind", ["user", "tenant"])
+@pytest.mark.parametrize("quota", ["running", "starts_per_minute", "output_bytes"])
+def test_each_quota_is_named_when_it_is_reached(tmp_path: Path, kind: str, quota: str) -> None:
+    with (
+        limited(tmp_path, f"{{{kind}: {{{quota}: 1}}}}") as server,
+        calling(server, "alice") as alice,
+        calling(server, "bob") as bob,
+    ):
+        wanted = {"user": "alice", "tenant": "team-a"}[kind]
+        job_id = start(alice, "sh", "-c", "echo on; exec sleep 1000")
+        assert next(alice.GetOutput(pb.GetOutputRequest(jobID=job_id))).output == "on\n"
+        with pytest.raises(grpc.RpcError) as caught:
+            start(alice, "true")
+        assert quota_in(caught.value) == f"{kind}/{wanted}/{quota}"
+        assert f"the quota {quota} of the {kind} {wanted} is reached" in caught.value.details()
+        # Others have their own.
+        wait(bob, start(bob, "true"))
+        alice.Stop(pb.StopRequest(jobID=job_id))
