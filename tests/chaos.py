@@ -17,6 +17,7 @@ import psutil
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
 from tests.server import Server
+from tests.waiting import until
 
 # Writes SIZE bytes made from its NUMBER to stdout, in pieces with pauses, a line
 # to stderr, notes that it ran, and exits with NUMBER % 256.
@@ -106,6 +107,24 @@ def services(server: Server) -> list[psutil.Process]:
             if process.cmdline()[:1] in (["jobworker: supervisor"], ["jobworker: front"]):
                 found.append(process)
     return found
+
+
+def kill(server: Server, name: str) -> None:
+    """SIGKILL the supervisor or the front, as soon as there is one."""
+
+    def killed() -> bool:
+        found = [process for process in services(server) if _is(process, f"jobworker: {name}")]
+        for process in found:
+            process.kill()
+        return bool(found)
+
+    until(killed)
+
+
+def _is(process: psutil.Process, title: str) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.cmdline()[:1] == [title]
+    return False
 
 
 def persist(call: Callable[[], T]) -> T:

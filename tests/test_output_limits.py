@@ -2,13 +2,16 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
+from tests.chaos import kill
 from tests.client import calling, output, start, wait
 from tests.server import Server
+from tests.waiting import until
 
 KIB = 1024
 LIMIT = 64 * KIB
@@ -34,6 +37,12 @@ def write(worker: WorkerServiceStub, size: int, limit: pb.OutputLimit, stream: i
     """Start a job that writes so many bytes at once."""
     command = [sys.executable, "-c", WRITER, str(size), str(stream)]
     return start(worker, *command, outputLimit=limit)
+
+
+def has_written(worker: WorkerServiceStub, job_id: str, size: int) -> bool:
+    """Whether the job has written so much."""
+    request = pb.QueryStatusRequest(jobID=job_id)
+    return bool(worker.QueryStatus(request).outputBytes >= size)
 
 
 def messages(worker: WorkerServiceStub, job_id: str) -> list[pb.GetOutputResponse]:
@@ -66,6 +75,23 @@ def test_rotation_keeps_the_newest(server: Server) -> None:
         assert gaps(found) == [(0, size - len(kept))]
         assert output(worker, job_id, tailLines=2) == written(size)[-32:]
         assert output(worker, job_id, offset=size - 100) == written(size)[-100:]
+
+
+def test_rotation_goes_on_when_the_supervisor_was_killed(fresh_server: Server) -> None:
+    size, rate = 12 * 1024 * KIB, 4 * 1024 * KIB
+    with calling(fresh_server, "alice") as worker:
+        limit = pb.OutputLimit(bytes=LIMIT, overflow=ROTATE, rate=rate)
+        job_id = write(worker, size, limit)
+        for part in (size // 4, size // 2):
+            until(partial(has_written, worker, job_id, part))
+            kill(fresh_server, "supervisor")
+        ended = wait(worker, job_id)
+        assert (ended.exitCode, ended.outputBytes) == (0, size)
+        found = messages(worker, job_id)
+        kept = b"".join(message.data for message in found)
+        assert KEPT_AT_LEAST <= len(kept) <= LIMIT
+        assert kept == written(size)[-len(kept) :]
+        assert gaps(found) == [(0, size - len(kept))]
 
 
 @pytest.mark.parametrize("stream", [1, 2])
