@@ -13,9 +13,12 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from jobworker.authz.identity import MAX_TENANTS
 from jobworker.authz.names import shown
+from jobworker.cli.connection import OutputFailed
+from jobworker.cli.output_connection import OutputConnection
+from jobworker.cli.settings import Settings
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
-from tests.client import calling, refused
+from tests.client import calling, refused, start, wait
 from tests.pki import CLIENT, Issued
 from tests.server import Server
 from tests.test_identity import CN, HOSTILE, OU, attribute, named
@@ -133,6 +136,22 @@ def test_a_certificate_for_something_else_does_not_pass_the_handshake(
     with channel_with(fresh_server, issued) as channel, refused(grpc.StatusCode.UNAVAILABLE):
         WorkerServiceStub(channel).WhoAmI(pb.WhoAmIRequest())
     until(told(fresh_server, "its certificate is refused: "))
+
+
+@pytest.mark.parametrize("name", ["alice,CN=root", "*", "../../etc"])
+def test_output_is_not_given_either(server: Server, name: str) -> None:
+    """Not over a connection that is for output alone, which gRPC has no part in."""
+    issued = server.authority.client(name=named(name, ["team-a"]))
+    with calling(server, ALICE) as alice:
+        job_id = start(alice, "echo", "on")
+        wait(alice, job_id)
+    settings = Settings(
+        server.address, server.authority.certificate, issued.certificate, issued.key
+    )
+    with OutputConnection(settings) as connection, pytest.raises(OutputFailed) as caught:
+        next(connection.output(pb.GetOutputRequest(jobID=job_id)))
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert caught.value.details().startswith(f"the certificate's CN {name!r} ")
 
 
 def test_the_administrator_is_told_on_one_line(server: Server) -> None:
