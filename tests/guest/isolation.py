@@ -9,7 +9,7 @@ import pytest
 
 from jobworker.proto import workerservice_pb2 as pb
 from tests.client import refused
-from tests.guest.site import Tenant, server_of_root, tenant
+from tests.guest.site import TRACE, Tenant, server_of_root, tenant
 from tests.server import Server
 
 pytestmark = pytest.mark.skipif(
@@ -65,11 +65,12 @@ def test_the_state_of_the_service_is_not_there(server: Server, alice: Tenant) ->
 def test_processes_of_others_are_not_there(alice: Tenant, bob: Tenant) -> None:
     job = bob.started("echo ready; exec sleep 1000")
     pid = str(bob.status(job).pid)
+    count, seen = alice.run("ls /proc | grep -c '^[0-9]'; ls -d /proc/$1 2>&1", pid).splitlines()
     # Its own: process 1 of bubblewrap, and what it runs.
-    assert (
-        alice.run("ls /proc | grep -c '^[0-9]'; ls -d /proc/$1 2>&1 | cat", pid).split()[0] <= "5"
-    )
+    assert int(count) <= 5
+    assert "No such file" in seen
     assert "No such process" in alice.run("kill -0 $1 2>&1", pid)
+    assert alice.run(TRACE, pid) == "No such process\n"
     assert bob.status(job).JobStatus == pb.RUNNING
     bob.stop(job)
 
@@ -87,6 +88,16 @@ def test_the_system_is_read_only_and_home_is_not(alice: Tenant) -> None:
     assert all("Read-only file system" in line or "denied" in line for line in refusals)
     assert directory == "/home/alice"
     assert alice.run("ls ~/kept") == "/home/alice/kept\n"
+
+
+def test_descriptors_are_three(alice: Tenant) -> None:
+    """`ls` opens one more; what bubblewrap had its options on is closed."""
+    assert alice.run("ls /proc/self/fd").split() == ["0", "1", "2", "3"]
+
+
+def test_limits_hold_in_it(alice: Tenant) -> None:
+    hog = alice.start("head -c 100M /dev/zero | tail", limits=pb.Limits(memoryBytes=48 << 20))
+    assert alice.wait(hog).endReason == pb.END_REASON_OUT_OF_MEMORY
 
 
 def test_no_network(alice: Tenant, bob: Tenant) -> None:
