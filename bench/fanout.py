@@ -9,19 +9,17 @@ import os
 import shlex
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
-
 from bench.caller import Caller, Login, callers
-from bench.followers import Followed, Followers
+from bench.followers import Followed, finish, follow
 from bench.measure import Figure, p50, percentile, repeated, timed
+from bench.memory import highest_pss, pss, service
 from bench.report import Row, table
 from bench.site import Site, running_site
 from bench.start import start
@@ -46,7 +44,6 @@ _FLOODS = 20
 _STARTS = 100
 _KEPT = pb.OutputLimit(bytes=64 * 2**20, overflow=pb.OUTPUT_OVERFLOW_ROTATE)
 _LONG_BYTES = 10 * 10**9
-_SAMPLE_SECONDS = 0.05
 _SHARED_BYTES = 2 * 2**20
 _ROUNDS = 3
 _FEW = 10
@@ -119,27 +116,11 @@ def _latencies(site: Site, caller: Caller, crowd: list[Caller]) -> list[Row]:
 def _idle_followers(login: Login, caller: Caller, crowd: list[Caller], jobs: int) -> Iterator[None]:
     """Followers of jobs that write nothing more, for the block."""
     ids = [caller.run(start_waiting, "sleep", "infinity") for _ in range(jobs)]
-    _follow(login, crowd, ids * (_FOLLOWERS // jobs))
+    follow(login, crowd, ids * (_FOLLOWERS // jobs))
     yield
     for job in ids:
         caller.run(stop_and_remove, job)
-    _finish(crowd)
-
-
-def _follow(login: Login, crowd: list[Caller], jobs: Sequence[str]) -> None:
-    """Have the crowd follow jobs, one follower for each ID given."""
-    begun = [
-        member.submit(follow_all, login, jobs[number :: len(crowd)])
-        for number, member in enumerate(crowd)
-    ]
-    for future in begun:
-        future.result()
-
-
-def _finish(crowd: list[Caller]) -> list[Followed]:
-    """What the followers were given."""
-    done = [member.submit(finish) for member in crowd]
-    return [followed for future in done for followed in future.result()]
+    finish(crowd)
 
 
 def _ssh_latency(site: Site) -> Latency:
@@ -191,14 +172,14 @@ def _floods(caller: Caller) -> list[Row]:
 
 
 def _long_output(site: Site, caller: Caller) -> list[Row]:
-    supervisor = _process(site, "supervisor")
+    supervisor = service(site, "supervisor")
     before, during, after, rates = [], [], [], []
     for _ in range(_ROUNDS):
-        before.append(_pss(supervisor))
-        with _highest(supervisor) as highest:
+        before.append(pss(supervisor))
+        with highest_pss(supervisor) as highest:
             seconds = timed(partial(caller.run, write_long))
         during.append(highest())
-        after.append(_pss(supervisor))
+        after.append(pss(supervisor))
         rates.append(_LONG_BYTES / seconds)
     figures = {
         "highest while it is written": Figure(tuple(during)),
@@ -213,36 +194,6 @@ def _long_output(site: Site, caller: Caller) -> list[Row]:
     ]
 
 
-def _process(site: Site, name: str) -> psutil.Process:
-    children = psutil.Process(site.server.process.pid).children()
-    (found,) = (child for child in children if child.cmdline()[0] == f"jobworker: {name}")
-    return found
-
-
-def _pss(process: psutil.Process) -> int:
-    """The proportional set size (proc(5), smaps_rollup), in bytes."""
-    return int(process.memory_full_info().pss)
-
-
-@contextmanager
-def _highest(process: psutil.Process) -> Iterator[Callable[[], int]]:
-    """Look at a process's memory again and again; gives what tells the highest after the block."""
-    seen = [_pss(process)]
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(_SAMPLE_SECONDS):
-            seen.append(_pss(process))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield lambda: max(seen)
-    finally:
-        over.set()
-        watcher.join()
-
-
 # -- one output, many followers --------------------------------------------------------
 
 
@@ -250,7 +201,7 @@ def _shared(site: Site, caller: Caller, crowd: list[Caller]) -> list[Row]:
     file, gate = site.directory / "shared", site.directory / "gate"
     file.write_bytes(os.urandom(_SHARED_BYTES))
     os.mkfifo(gate)
-    before = _pss(_process(site, "front"))
+    before = pss(service(site, "front"))
     rounds = repeated(
         {
             f"{followers} followers": partial(
@@ -277,11 +228,11 @@ def _share(
 ) -> Shared:
     script = 'read line < "$1"; exec cat "$2"'
     job = caller.run(start_waiting, "sh", "-c", script, "sh", str(gate), str(file))
-    _follow(site.login, crowd, [job] * followers)
-    with _highest(_process(site, "front")) as highest:
+    follow(site.login, crowd, [job] * followers)
+    with highest_pss(service(site, "front")) as highest:
         begin = time.monotonic()
         gate.write_text("\n")
-        given = _finish(crowd)
+        given = finish(crowd)
         seconds = time.monotonic() - begin
     expected = Followed(
         len(_READY) + _SHARED_BYTES, hashlib.sha256(_READY + file.read_bytes()).hexdigest()
@@ -295,7 +246,6 @@ def _share(
 # What follows runs in the callers' processes.
 
 _READY = b"ready\n"
-_followers: Followers
 
 
 def latency(stub: WorkerServiceStub) -> Latency:
@@ -341,14 +291,3 @@ def stop_and_remove(stub: WorkerServiceStub, job: str) -> None:
     stub.Stop(pb.StopRequest(jobID=job))
     stub.Wait(pb.WaitRequest(jobID=job, output=True))
     stub.Remove(pb.RemoveRequest(jobID=job))
-
-
-def follow_all(_: WorkerServiceStub, login: Login, jobs: Sequence[str]) -> None:
-    """Begin to follow these jobs; returns when all followers have had something."""
-    global _followers  # noqa: PLW0603 - they stay when this returns
-    _followers = Followers(login, jobs)
-
-
-def finish(_: WorkerServiceStub) -> list[Followed]:
-    """What the followers were given, once the outputs have ended."""
-    return _followers.finish()

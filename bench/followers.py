@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from bench.caller import Login
+from bench.caller import Caller, Login
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
 
@@ -24,6 +24,22 @@ class Followed:
 
     bytes: int
     sha256: str
+
+
+def follow(login: Login, crowd: list[Caller], jobs: Sequence[str]) -> None:
+    """Have the crowd follow jobs, one follower for each ID given."""
+    begun = [
+        member.submit(follow_here, login, jobs[number :: len(crowd)])
+        for number, member in enumerate(crowd)
+    ]
+    for future in begun:
+        future.result()
+
+
+def finish(crowd: list[Caller]) -> list[Followed]:
+    """What the followers were given."""
+    done = [member.submit(finish_here) for member in crowd]
+    return [followed for future in done for followed in future.result()]
 
 
 class Followers:
@@ -83,3 +99,19 @@ class Followers:
         self._waiting -= 1
         if not self._waiting:
             self._all_begun.set()
+
+
+# What follows runs in the crowd's processes.
+
+_followers: Followers
+
+
+def follow_here(_: WorkerServiceStub, login: Login, jobs: Sequence[str]) -> None:
+    """Begin to follow these jobs; returns when all followers have had something."""
+    global _followers  # noqa: PLW0603 - they stay when this returns
+    _followers = Followers(login, jobs)
+
+
+def finish_here(_: WorkerServiceStub) -> list[Followed]:
+    """What the followers were given, once the outputs have ended."""
+    return _followers.finish()
