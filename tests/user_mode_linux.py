@@ -28,6 +28,8 @@ SHARED_MEMORY = Path("/dev/shm")
 SCRATCH = "/var/tmp"
 # The first that is written by the guest's first program, and not by its kernel.
 BOOTED = "guest: booted\n"
+# The last, of its kernel again.
+OFF = "reboot: System halted"
 # The user of the front must be able to read the code, of ours and of others.
 READ_BY_ALL = (GUEST.parents[1] / "grpc_api/front.py", Path(grpc.__file__))
 
@@ -52,7 +54,7 @@ def run_in_guest(words: Sequence[str], files: Path, seconds: float) -> str:
         text = _boot(kernel, Path(name), [str(files), *words], seconds)
     _, booted, output = text.partition(BOOTED)
     if booted:
-        return output
+        return output.rstrip().removesuffix(OFF)
     if "ptrace set fp regs failed" in text and shutil.which("gcc") is None:
         raise NoGuest("user-mode Linux needs gcc on this processor: apt install gcc libc6-dev")
     if "Kernel panic" not in text:
