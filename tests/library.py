@@ -1,5 +1,6 @@
 """Workers for tests of the library, their processes, and proof that nothing of them is left."""
 
+import contextlib
 import gc
 import hashlib
 import os
@@ -112,9 +113,12 @@ class Site:
 
 
 def _is_keeper(process: psutil.Process) -> bool:
-    line = _command_line(process)
+    if _KEEPER not in _command_line(process):
+        return False
     # Launchers are forks of the keeper, with its command line.
-    return _KEEPER in line and _KEEPER not in _command_line(process.parent())
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return _KEEPER not in _command_line(process.parent())
+    return False
 
 
 def _is_supervisor(process: psutil.Process) -> bool:
