@@ -14,8 +14,16 @@ _SAMPLE_SECONDS = 0.05
 def service(site: Site, name: str) -> psutil.Process:
     """The supervisor or the front of a site's server."""
     children = psutil.Process(site.server.process.pid).children()
-    (found,) = (child for child in children if child.cmdline()[0] == f"jobworker: {name}")
+    (found,) = (child for child in children if _title(child) == f"jobworker: {name}")
     return found
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return str(process.cmdline()[0])
+    except (psutil.NoSuchProcess, IndexError):
+        # One that has ended, such as a job.
+        return ""
 
 
 def pss(process: psutil.Process) -> int:
