@@ -124,7 +124,10 @@ def _token(environment: bytes) -> str:
 
 
 def members(processes: Collection[Process], root: JobRoot) -> list[Process]:
-    """Those of the processes that belong to the job."""
+    """Those of the processes that belong to the job, its main process first.
+
+    That one is not to see the end of a child before it is signalled itself.
+    """
     # Without its leader a session is told by a bare PID, which may be another's by now.
     led = any(process.pid == root.pid and process.start == root.start for process in processes)
     inside = {
@@ -141,7 +144,8 @@ def members(processes: Collection[Process], root: JobRoot) -> list[Process]:
             if pid not in inside:
                 inside.add(pid)
                 unseen.append(pid)
-    return [process for process in processes if process.pid in inside]
+    found = [process for process in processes if process.pid in inside]
+    return sorted(found, key=lambda process: process.pid != root.pid)
 
 
 def send(processes: Iterable[Process], number: signal.Signals) -> None:
