@@ -127,6 +127,10 @@ class Clients:
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
+    def watching(self, job_id: str) -> bool:
+        """Whether anybody watches the job."""
+        return any(job_id in client.watched for client in self._clients)
+
     def tell(self, job_id: str, state: State, current: Callable[[], ipc.Job]) -> None:
         """Tell everybody who watches the job, or has not been told that it has this state."""
         for client in self._clients:

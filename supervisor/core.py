@@ -75,7 +75,9 @@ class Supervisor:
             os.chown(self._output, -1, config.readers)
             self._output.chmod(0o2750)
         self.clients = Clients(loop, self._handle)
-        self.turn = Turn(loop, journal, self._tell, self.clients.tell_removed)
+        self.turn = Turn(
+            loop, journal, self._tell, self.clients.tell_removed, self.clients.watching
+        )
         self._pump = Pump(loop)
         self.jobs = LiveJobs(loop, keeper, self._pump, self.turn, self._finish_if_stopped)
         self.stops = Stops(loop, self._tree_gone)

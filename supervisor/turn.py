@@ -4,7 +4,8 @@ What callbacks change within a turn is settled in an order that no crash can
 break: one commit for all changes; then the orders of the launchers whose jobs
 it recorded; one sync to the disk, which so many starts share; what must only
 happen to recorded jobs; and last the answers and the news. A turn that answers
-nobody leaves its sync to one that does, or to a timer.
+nobody, and changes no job that somebody watches, leaves its sync to one that
+does, or to a timer.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ class Turn:
     """Collects what a turn changes and settles it. The only writer of the journal.
 
     `tell` is called for each job with news, `removed` with the ID of each that
-    is on record no longer.
+    is on record no longer; `watched` says whether somebody waits for news of one.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class Turn:
         journal: Journal,
         tell: Callable[[LiveJob], None],
         removed: Callable[[str], None],
+        watched: Callable[[str], bool],
     ) -> None:
         self._loop = loop
         self._journal = journal
         self._tell = tell
         self._removed = removed
+        self._watched = watched
         self._due = False
         self._sync_due = False
         self._inserts: list[_Insert] = []
@@ -104,6 +107,7 @@ class Turn:
         """Settle everything now."""
         self._due = False
         inserts, self._inserts = self._inserts, []
+        answering = bool(inserts or self._answers) or any(map(self._watched, self._updates))
         try:
             deleted = self._commit(inserts)
         except sqlite3.Error as error:
@@ -116,7 +120,7 @@ class Turn:
         else:
             for insert in inserts:
                 insert.then()
-            self._sync(bool(inserts or self._answers))
+            self._sync(answering)
             done, self._after_commit = self._after_commit, []
             for action in done:
                 action()
