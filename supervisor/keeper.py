@@ -306,8 +306,11 @@ def main() -> NoReturn:
     config = KeeperConfig.read(path)
     try:
         lock = StateLock(Path(config.state_dir))
+    except BlockingIOError:
+        _log(f"another service runs on {config.state_dir}")
+        sys.exit(REFUSED)
     except OSError as error:
-        _log(f"cannot use {config.state_dir}: {error.strerror}: is another service running on it?")
+        _log(f"cannot use {config.state_dir}: {error.strerror}")
         sys.exit(REFUSED)
     lock.tell(SERVING)
     os.environ.update(config.environment)

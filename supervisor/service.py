@@ -76,14 +76,17 @@ def _attend(state_dir: Path) -> NoReturn:
 def spawn_keeper(config: KeeperConfig) -> subprocess.Popen[bytes]:
     """Start a keeper in its own session, so that a terminal's signals do not reach it.
 
-    Raises StateError when another service has the directory.
+    Raises StateError when another service has the directory, or it cannot be used.
     """
     holder = holder_of(Path(config.state_dir))
     if holder is not None:
         raise StateError(f"another service (process {holder.pid}) runs on {config.state_dir}")
     path = Path(config.state_dir) / _CONFIG
-    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    config.write(path)
+    try:
+        path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        config.write(path)
+    except OSError as error:
+        raise StateError(f"cannot use {config.state_dir}: {error.strerror}") from error
     return subprocess.Popen(
         _command(str(path)),
         stdin=subprocess.DEVNULL,
