@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jobworker.supervisor import Chunk, JobWorker, StateError, SupervisorUnavailable, library
+from jobworker.supervisor import Chunk, SupervisorUnavailable, library
 from jobworker.supervisor.backoff import HOPELESS_FAILURES
 from jobworker.supervisor.config import SupervisorConfig
 from jobworker.supervisor.keeper_config import REFUSED, KeeperConfig, ServiceConfig
@@ -99,9 +99,3 @@ def test_a_keeper_with_jobs_stays_and_goes_on_when_it_can(site: Site, failing: P
         assert job.wait().exit_code == 5
         rest = b"".join(piece.data for piece in pieces if isinstance(piece, Chunk))
         assert rest == b"bye\n"
-
-
-@pytest.mark.parametrize("directory", ["/proc/nowhere", "/dev/null/below"])
-def test_a_state_directory_that_cannot_be_is_refused_with_a_sentence(directory: str) -> None:
-    with pytest.raises(StateError, match=f"cannot use {directory}: N"), JobWorker(directory):
-        pass
