@@ -39,7 +39,11 @@ def read_output(
                 else:
                     return
         except grpc.RpcError as error:
-            _outlast(error, outage, service, f"the output of {request.jobID}")
+            if flood.flows and outcome(error)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                # One connection too many; gRPC has one already.
+                flood.dam()
+            else:
+                _outlast(error, outage, service, f"the output of {request.jobID}")
 
 
 def _pieces(

@@ -305,6 +305,17 @@ def test_the_command_uses_it_for_a_flood_alone(server: Server, tmp_path: Path) -
     assert done.stderr == b""
 
 
+def test_the_command_does_without_where_there_may_be_no_more_connections(tmp_path: Path) -> None:
+    written = os.urandom(BYTES)
+    (tmp_path / "bytes").write_bytes(written)
+    one = "connections: {per_name: 1}\n"
+    with running_server(tmp_path, USERS, POLICY, one) as server:
+        done = server.run("alice", "run", "cat", str(tmp_path / "bytes"))
+        assert any("turned away alice" in line for line in server.log)
+    assert done.stderr == b""
+    assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(written).digest()
+
+
 def test_it_is_on_the_audit_log(tmp_path: Path) -> None:
     audit = "audit: {directory: audit}\n"
     with running_server(tmp_path, USERS, POLICY, audit) as server:
