@@ -25,8 +25,11 @@ _LENGTH = struct.Struct(">I")
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 # Received at once.
 _RECEIVE_BYTES = 256 * 1024
-# RFC 8446, 5.1: no record carries more.
+# Waking up for less of what is sure to come costs more than it gains.
+_WAKE_BYTES = 192 * 1024
+# RFC 8446, 5.1 and 5.2: no record carries more, and none is longer.
 _RECORD_BYTES = 16 * 1024
+_MOST_RECORD_BYTES = 5 + _RECORD_BYTES + 256
 # A server that vanished without a word is noticed after six minutes; tcp(7).
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 300), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 
@@ -52,6 +55,8 @@ class OutputConnection:
         # Decrypted and not yet read is what is between the two.
         self._plaintext = memoryview(bytearray(2 * _RECEIVE_BYTES))
         self._begin = self._end = 0
+        # What the kernel wakes us for.
+        self._least = 1
         try:
             self._handshake()
         except OSError as error:
@@ -121,13 +126,24 @@ class OutputConnection:
         return b"".join(parts)
 
     def _some(self, most: int) -> bytes:
-        """At least one byte, and at most so many. Raises OSError when nothing more comes."""
+        """At least one byte, and at most so many, which are sure to come.
+
+        Raises OSError when nothing more comes.
+        """
         if self._begin == self._end:
+            # A record that has come in part is with OpenSSL already.
+            self._wake_for(max(1, min(most - _MOST_RECORD_BYTES, _WAKE_BYTES)))
             self._decrypt()
         end = min(self._end, self._begin + most)
         data = bytes(self._plaintext[self._begin : end])
         self._begin = end
         return data
+
+    def _wake_for(self, least: int) -> None:
+        """Have the kernel wake us for so much, not less (SO_RCVLOWAT, socket(7))."""
+        if least != self._least:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
+            self._least = least
 
     def _decrypt(self) -> None:
         """Take in what has come; wait if that is nothing."""

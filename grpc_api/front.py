@@ -30,6 +30,7 @@ from jobworker.grpc_api.file_watch import FileWatch
 from jobworker.grpc_api.guard import Guard
 from jobworker.grpc_api.health import Health
 from jobworker.grpc_api.job_trail import keep_recording
+from jobworker.grpc_api.memory import keep_freed_memory
 from jobworker.grpc_api.output_service import OutputService
 from jobworker.grpc_api.privileges import become_front, warning
 from jobworker.grpc_api.reload import keep_reloading, policy_files, policy_source, tls_source
@@ -62,6 +63,7 @@ def main(config: str, line: packets.Line) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = msgspec.json.decode(config, type=ServerConfig)
     become_front(settings)
+    keep_freed_memory()
     if shared := warning(settings.supervisor()):
         log.warning("%s", shared)
     try:

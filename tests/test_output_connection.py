@@ -138,6 +138,27 @@ def test_it_is_live(server: Server, tmp_path: Path) -> None:
         assert data(list(found)) == b"off\n"
 
 
+def test_nothing_waits_for_more_than_is_to_come(server: Server, tmp_path: Path) -> None:
+    """Pieces of all sizes, each written only when the one before has been read."""
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    sizes = [2**power + odd for power in range(10, 20) for odd in (-1, 0, 4097)]
+    script = 'while read size < $1 && [ $size -gt 0 ]; do head -c "$size" /dev/zero; done'
+    with calling(server, "alice") as worker:
+        job_id = start(worker, "sh", "-c", script, "sh", str(go))
+    with OutputConnection(settings(server, server.users["alice"])) as connection:
+        found = connection.output(pb.GetOutputRequest(jobID=job_id))
+        for size in sizes:
+            go.write_text(f"{size}\n")
+            received = 0
+            while received < size:
+                piece = next(found)
+                received += piece.end - piece.offset
+            assert received == size
+        go.write_text("0\n")
+        assert list(found) == []
+
+
 def test_another_tenants_job_does_not_exist(server: Server) -> None:
     with calling(server, "alice") as worker:
         job_id = start(worker, "echo", "secret")
