@@ -1,5 +1,6 @@
 """What a job has used: read from its cgroup, from /proc, and from wait4(2)."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,12 +8,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from jobworker.supervisor import kernel_files
+
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 # getrusage(2) counts input and output in blocks of so many bytes.
 _BLOCK_BYTES = 512
-# More than any of the files that are read has: io.stat, with a line for each disk.
-_MOST_BYTES = 64 * 1024
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -120,18 +121,9 @@ def oom_kills(directory: Path) -> int:
 
 def _text(path: str) -> str | None:
     """What one of the kernel's files says; None where it cannot be read."""
-    # Not Path.read_text, which takes four times as long, for each of a job's
-    # twenty files.
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        return os.read(descriptor, _MOST_BYTES).decode()
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
+    with contextlib.suppress(OSError):
+        return kernel_files.read(path)
+    return None
 
 
 def _number(path: str) -> int | None:

@@ -19,6 +19,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from jobworker.supervisor import kernel_files
 from jobworker.supervisor.limits import CONTROLLER, Limits
 
 # How long a quota of CPU time is counted over, in microseconds; the kernel's default.
@@ -168,7 +169,7 @@ class Cgroup:
     def populated(self) -> bool:
         """Whether any process is left in it or below it; a cgroup that is gone has none."""
         try:
-            events = (self.directory / "cgroup.events").read_text()
+            events = kernel_files.read(self.directory / "cgroup.events")
         except OSError:
             return False
         return "populated 1" in events
@@ -176,7 +177,7 @@ class Cgroup:
     def kill(self) -> bool:
         """SIGKILL the whole tree at once; False where the kernel cannot (before 5.14)."""
         try:
-            (self.directory / "cgroup.kill").write_text("1")
+            kernel_files.write(self.directory / "cgroup.kill", "1")
         except FileNotFoundError:
             return not self.directory.exists()
         return True
@@ -190,10 +191,14 @@ class Cgroup:
             path = self.directory / name
             # A host without swap may be without the file.
             if name.split(".")[0] in controllers and (name != "memory.swap.max" or path.exists()):
-                path.write_text(text)
+                kernel_files.write(path, text)
 
     def remove(self) -> bool:
         """Remove it and the cgroups below; False while something is left in it."""
+        # Most often there are none below, and no need to list it.
+        with contextlib.suppress(OSError):
+            self.directory.rmdir()
+            return True
         for root, _, _ in os.walk(self.directory, topdown=False):
             try:
                 Path(root).rmdir()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 # How long one turn of the event loop may move bytes before it looks at the
 # other things that want attention, such as a start.
-TURN_SECONDS = 0.0005
+TURN_SECONDS = 0.0002
 # The most one pipe may move before the next one's turn.
 SHARE_BYTES = 256 * 1024
 
