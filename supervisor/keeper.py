@@ -12,6 +12,7 @@ and replaces supervisor and front, SIGUSR1 ends them but stays, dormant, with
 the jobs; in both cases the jobs run on.
 """
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -24,7 +25,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from jobworker.supervisor import launcher, packets, sd_notify
+from jobworker.supervisor import forks, launcher, packets, sd_notify
 from jobworker.supervisor.keeper_config import REFUSED, KeeperConfig
 from jobworker.supervisor.ledger import DescriptorStore, ExitLedger
 from jobworker.supervisor.mailbox import Mailbox
@@ -33,9 +34,6 @@ from jobworker.supervisor.signals import reset_signals
 from jobworker.supervisor.state_lock import DORMANT, SERVING, StateLock
 
 PR_SET_CHILD_SUBREAPER = 36
-# fork(2) as it is. os.fork prepares the child for threads and thereby copies 190
-# pages, 0.7 ms of work; a launcher has none, nor has this process.
-_libc = ctypes.PyDLL(None, use_errno=True)
 # Seconds that the front has to end by itself once told to.
 FRONT_END_SECONDS = 5.0
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -199,11 +197,14 @@ class Keeper:
     def _fork_launcher(self, descriptors: tuple[int, ...], cgroup: str) -> None:
         """Fork a launcher for the supervisor; on failure it sees its socket end."""
         control, stdout, stderr = descriptors
-        pid = _libc.fork()
-        if pid == 0:
-            launcher.run(socket.socket(fileno=control), stdout, stderr, cgroup)
-        if pid < 0:
-            _log(f"cannot fork a launcher: {os.strerror(ctypes.get_errno())}")
+        try:
+            pid, joined = _fork_into(cgroup)
+        except OSError as error:
+            _log(f"cannot fork a launcher: {error.strerror}")
+        else:
+            if pid == 0:
+                rest = "" if joined else cgroup
+                launcher.run(socket.socket(fileno=control), stdout, stderr, rest)
         packets.close_all(descriptors)
 
     def _report_exits(self) -> None:
@@ -293,6 +294,14 @@ def _signals_as_descriptor() -> socket.socket:
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(theirs.detach(), warn_on_full_buffer=False)
     return ours
+
+
+def _fork_into(cgroup: str) -> tuple[int, bool]:
+    """Fork; the PID, and whether the child is in the cgroup (if any) already. Raises OSError."""
+    if cgroup:
+        with contextlib.suppress(OSError):
+            return forks.fork_into(cgroup), True
+    return forks.fork(), False
 
 
 def _log(text: str) -> None:
