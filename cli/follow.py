@@ -27,12 +27,15 @@ def read_output(
     """
     outage = outage or Outage()
     flood = Flood()
+    # Where to go on; None before the first byte.
+    offset: int | None = None
     while True:
         try:
-            with closing(_pieces(service, request, flood)) as pieces:
+            rest = request if offset is None else _from(offset, request)
+            with closing(_pieces(service, rest, flood)) as pieces:
                 for piece in pieces:
                     outage.over()
-                    request = _from(piece.end, request)
+                    offset = piece.end
                     yield piece
                     if flood.begins_with(piece.end - piece.offset):
                         break

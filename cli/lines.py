@@ -27,7 +27,7 @@ class LineCutter:
     def lines(self, chunk: Chunk) -> Iterator[bytes]:
         """Yield the lines that end in `chunk`."""
         began, line = self._unfinished.pop(chunk.stream, (chunk.time, b""))
-        *ended, rest = chunk.data.split(NEWLINE)
+        *ended, rest = bytes(chunk.data).split(NEWLINE)
         for text in ended:
             yield self._labelled(began, line + text)
             began, line = chunk.time, b""

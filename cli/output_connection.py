@@ -23,13 +23,19 @@ PROTOCOL = "jobworker-output/1"
 CONNECT_SECONDS = 5.0
 _LENGTH = struct.Struct(">I")
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-# Received at once.
-_RECEIVE_BYTES = 256 * 1024
-# Waking up for less of what is sure to come costs more than it gains.
-_WAKE_BYTES = 192 * 1024
+# Received at once: a whole piece, as the server sends them in a flood.
+_RECEIVE_BYTES = 1024 * 1024
+# Waking up for less of what is sure to come costs more than it gains, unless
+# it comes so slowly that a person would see it come in jerks.
+_WAKE_BYTES = 896 * 1024
+_WAKE_SECONDS = 0.1
 # RFC 8446, 5.1 and 5.2: no record carries more, and none is longer.
 _RECORD_BYTES = 16 * 1024
 _MOST_RECORD_BYTES = 5 + _RECORD_BYTES + 256
+# socket(7), SO_RCVTIMEO: a struct timeval, of which zero is for ever.
+_TIMEVAL = struct.Struct("ll")
+_FOR_EVER = _TIMEVAL.pack(0, 0)
+_FOR_A_MOMENT = _TIMEVAL.pack(0, int(_WAKE_SECONDS * 1e6))
 # A server that vanished without a word is noticed after six minutes; tcp(7).
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 300), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 
@@ -52,8 +58,8 @@ class OutputConnection:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         self._ciphertext = memoryview(bytearray(_RECEIVE_BYTES))
-        # Decrypted and not yet read is what is between the two.
-        self._plaintext = memoryview(bytearray(2 * _RECEIVE_BYTES))
+        # Decrypted and not yet read is what is between the two offsets.
+        self._plaintext = memoryview(bytearray(_RECEIVE_BYTES))
         self._begin = self._end = 0
         # What the kernel wakes us for.
         self._least = 1
@@ -83,6 +89,8 @@ class OutputConnection:
 
     def output(self, request: pb.GetOutputRequest) -> Iterator[Piece]:
         """Yield what a request selects, as it comes in; to be called once.
+
+        A chunk's data is overwritten when the next piece is asked for.
 
         Raises:
             OutputFailed: It ended with another status than OK; with UNAVAILABLE
@@ -119,31 +127,34 @@ class OutputConnection:
 
     def _read(self, length: int) -> bytes:
         """Exactly so many bytes."""
-        parts = []
-        while length:
-            parts.append(self._some(length))
-            length -= len(parts[-1])
-        return b"".join(parts)
+        data = bytearray()
+        while len(data) < length:
+            data += self._some(length - len(data))
+        return bytes(data)
 
-    def _some(self, most: int) -> bytes:
+    def _some(self, most: int) -> memoryview:
         """At least one byte, and at most so many, which are sure to come.
 
-        Raises OSError when nothing more comes.
+        They are there until it is called again. Raises OSError when nothing more comes.
         """
         if self._begin == self._end:
             # A record that has come in part is with OpenSSL already.
             self._wake_for(max(1, min(most - _MOST_RECORD_BYTES, _WAKE_BYTES)))
             self._decrypt()
         end = min(self._end, self._begin + most)
-        data = bytes(self._plaintext[self._begin : end])
+        data = self._plaintext[self._begin : end]
         self._begin = end
         return data
 
     def _wake_for(self, least: int) -> None:
-        """Have the kernel wake us for so much, not less (SO_RCVLOWAT, socket(7))."""
-        if least != self._least:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
-            self._least = least
+        """Have the kernel wake us for so much, or what came in a moment (SO_RCVLOWAT)."""
+        if least == self._least:
+            return
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
+        if (least == 1) != (self._least == 1):
+            wait = _FOR_EVER if least == 1 else _FOR_A_MOMENT
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
+        self._least = least
 
     def _decrypt(self) -> None:
         """Take in what has come; wait if that is nothing."""
@@ -170,7 +181,11 @@ class OutputConnection:
         return cast(int, self._tls.read(_RECORD_BYTES, cast(bytearray, into)))
 
     def _receive(self) -> None:
-        count = self._socket.recv_into(self._ciphertext)
+        try:
+            count = self._socket.recv_into(self._ciphertext)
+        except BlockingIOError:
+            # Nothing came in a moment.
+            return
         if not count:
             raise ConnectionResetError("the server hung up")
         self._incoming.write(self._ciphertext[:count])

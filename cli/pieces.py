@@ -11,10 +11,12 @@ class Chunk:
     """A piece of a job's output: exact bytes, and the offset of the first.
 
     `stream` (stdout or stderr) and `time` are there when they were asked for.
+    `data` may be overwritten as soon as the next piece is asked for: copy what
+    is to be kept.
     """
 
     offset: int
-    data: bytes
+    data: bytes | memoryview
     stream: str | None = None
     time: datetime | None = None
 
@@ -40,7 +42,9 @@ class Gap:
 Piece = Chunk | Gap
 
 
-def chunk_of(message: pb.GetOutputResponse | pb.OutputFrame, offset: int, data: bytes) -> Chunk:
+def chunk_of(
+    message: pb.GetOutputResponse | pb.OutputFrame, offset: int, data: bytes | memoryview
+) -> Chunk:
     """A chunk with the stream and time of the message it came in, if that tells them."""
     if not message.stream:
         return Chunk(offset, data)

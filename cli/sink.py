@@ -90,7 +90,7 @@ def _tell_gap(gap: Gap, label: str) -> None:
     tell(f"{label}{gap.length} bytes of output from byte {gap.offset} on are not kept")
 
 
-def write_out(data: bytes) -> None:
+def write_out(data: bytes | memoryview) -> None:
     """Write all of `data` to stdout, unbuffered; see Sink for what it raises."""
     # Not sys.stdout.buffer: it would copy, and keep what a broken pipe refused.
     left = memoryview(data)

@@ -18,7 +18,7 @@ _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 TEXT_BYTES = CHUNK_BYTES // 4
 
 
-def selection(request: GetOutputRequest, *, piece_bytes: int) -> Selection:
+def selection(request: GetOutputRequest, *, piece_bytes: int = CHUNK_BYTES) -> Selection:
     """What a request selects, in pieces of so many bytes at most.
 
     Raises Refusal when it says twice where to begin.

@@ -16,7 +16,7 @@ from jobworker.proto.workerservice_pb2 import OutputEnd, OutputFrame
 _LENGTH = struct.Struct(">I")
 # A job's ID and where to begin take far less.
 _MOST_REQUEST_BYTES = 64 * 1024
-# What may wait here for the client: about one piece, so that the next can be
+# What may wait here for the client: about half a piece, so that the next can be
 # read and encrypted while the kernel sends the one before.
 _BACKLOG_BYTES = 512 * 1024
 
@@ -58,9 +58,13 @@ class OutputConnection(asyncio.BufferedProtocol):
         """The GetOutputRequest, not yet parsed. Raises ReaderGone."""
         return await self._request
 
-    async def send(self, frame: OutputFrame, data: bytes = b"") -> None:
-        """Send a frame and its data; return when there is room for the next. Raises ReaderGone."""
+    def send(self, frame: OutputFrame, data: bytes = b"") -> bool:
+        """Send a frame and its data; whether there is room for the next. Raises ReaderGone."""
         self._write(frame, data)
+        return self._room.is_set()
+
+    async def room(self) -> None:
+        """Wait until there is room for a frame, or nobody to send one to."""
         await self._room.wait()
 
     def finish(self, end: OutputEnd) -> None:

@@ -24,8 +24,6 @@ from jobworker.supervisor.reader import Chunk, Gap
 
 log = logging.getLogger(__name__)
 
-# Pieces of this size are carried as fast as larger ones, and hold less memory.
-_PIECE_BYTES = 512 * 1024
 # Whose rule decides, and whose calls these are counted among.
 _METHOD = "GetOutput"
 
@@ -77,19 +75,22 @@ class OutputService:
         self, connection: OutputConnection, request: GetOutputRequest, caller: Caller
     ) -> None:
         async with self._guard.authorized(_METHOD, request, caller) as call:
-            wanted = selection(request, piece_bytes=_PIECE_BYTES)
+            wanted = selection(request)
             directory = self._output / call.job_id
             async with self._supervisor.watch(call.job_id) as watched:
                 async for piece in follow(watched, directory, wanted):
                     await self._deliver(connection, piece)
 
     async def _deliver(self, connection: OutputConnection, piece: Chunk | Gap) -> None:
+        if isinstance(piece, Gap):
+            room = connection.send(OutputFrame(offset=piece.offset, gapBytes=piece.length))
+        else:
+            room = connection.send(_frame(piece), piece.data)
+        if room:
+            return
         try:
             async with asyncio.timeout(self._stall_seconds):
-                if isinstance(piece, Gap):
-                    await connection.send(OutputFrame(offset=piece.offset, gapBytes=piece.length))
-                else:
-                    await connection.send(_frame(piece), piece.data)
+                await connection.room()
         except TimeoutError:
             raise stalled(self._stall_seconds) from None
 

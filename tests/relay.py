@@ -12,12 +12,17 @@ class Relay:
     """Passes bytes both ways between its own port and `target`.
 
     With `cut_every`, a connection is broken off once the server has sent that
-    many bytes over it. The relay runs in threads that end with `close`.
+    many bytes over it; with `hold_after`, no more than that many pass until
+    `release`. The relay runs in threads that end with `close`.
     """
 
-    def __init__(self, target: tuple[str, int], cut_every: int | None = None) -> None:
+    def __init__(
+        self, target: tuple[str, int], cut_every: int | None = None, hold_after: int | None = None
+    ) -> None:
         self._target = target
         self._cut_every = cut_every
+        self._hold_after = hold_after
+        self._released = threading.Event()
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
@@ -47,9 +52,14 @@ class Relay:
         """Take connections again, at the same address."""
         self._listener = self._listen(self._port)
 
+    def release(self) -> None:
+        """Let pass what was held."""
+        self._released.set()
+
     def close(self) -> None:
         """Break everything and wait for the threads."""
         self.sever()
+        self.release()
         for thread in self._threads:
             thread.join(timeout=10)
             assert not thread.is_alive()
@@ -89,6 +99,8 @@ class Relay:
         passed = 0
         with suppress(OSError):
             while piece := server.recv(PIECE):
+                if self._hold_after is not None and passed + len(piece) > self._hold_after:
+                    self._released.wait()
                 client.sendall(piece)
                 passed += len(piece)
                 if self._cut_every is not None and passed >= self._cut_every:
@@ -113,9 +125,11 @@ class Relay:
 
 
 @contextmanager
-def relay_to(target: tuple[str, int], cut_every: int | None = None) -> Iterator[Relay]:
+def relay_to(
+    target: tuple[str, int], cut_every: int | None = None, hold_after: int | None = None
+) -> Iterator[Relay]:
     """Give a Relay to `target`, and close it afterwards."""
-    relay = Relay(target, cut_every)
+    relay = Relay(target, cut_every, hold_after)
     try:
         yield relay
     finally:

@@ -54,6 +54,14 @@ def test_a_line_that_does_not_end_is_cut() -> None:
     assert sum(len(line) - 1 for line in (*lines, *cutter.rest())) == 3_000_000
 
 
+def test_what_is_held_back_is_not_the_buffer_it_came_in() -> None:
+    cutter = LineCutter("", timestamps=False)
+    buffer = bytearray(b"begun")
+    assert list(cutter.lines(Chunk(0, memoryview(buffer)))) == []
+    buffer[:] = b" on.\n"
+    assert list(cutter.lines(Chunk(5, memoryview(buffer)))) == [b"begun on.\n"]
+
+
 @given(st.lists(st.binary()))
 def test_no_byte_is_lost_or_doubled(pieces: list[bytes]) -> None:
     lines = cut(LineCutter("", timestamps=False), *(Chunk(0, piece) for piece in pieces))
