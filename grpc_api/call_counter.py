@@ -3,9 +3,12 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
+
+from jobworker.grpc_api.handlers import wrapped
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -29,16 +32,7 @@ class CallCounter(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # gener
             # A method that is not there: its name is the client's to choose.
             return handler
         method = handler_call_details.method.rpartition("/")[2]
-        make: Callable[..., grpc.RpcMethodHandler[Any, Any]]
-        if handler.response_streaming:
-            make, behaviour = grpc.unary_stream_rpc_method_handler, handler.unary_stream
-        else:
-            make, behaviour = grpc.unary_unary_rpc_method_handler, handler.unary_unary
-        return make(
-            self._counted(method, behaviour),
-            handler.request_deserializer,
-            handler.response_serializer,
-        )
+        return wrapped(handler, partial(self._counted, method))
 
     def _counted(self, method: str, behaviour: Any) -> Any:
         # What the guard makes of every method, streaming or not, is a coroutine.

@@ -226,8 +226,7 @@ class Edge:
                     with self._living(relay, client, address) as live:
                         await live.run()
         except TurnedAway as refusal:
-            self.refused["limit"] += 1
-            _log.warning("turned away %s from %s: %s", client.name, address, refusal)
+            self._turned_away(client, address, refusal)
             # Long enough for its first calls to be answered with the reason.
             async with self._relay(session, transport, refusal, address) as relay:
                 await happens(relay.ended, self._limits.farewell_seconds)
@@ -247,13 +246,16 @@ class Edge:
                 connection.start()
                 await either(live.run(), self._serve_output(connection, client.identity, address))
         except TurnedAway as refusal:
-            self.refused["limit"] += 1
-            _log.warning("turned away %s from %s: %s", client.name, address, refusal)
+            self._turned_away(client, address, refusal)
             connection.start()
             await either(
                 happens(connection.ended, self._limits.farewell_seconds),
                 self._serve_output(connection, refusal, address),
             )
+
+    def _turned_away(self, client: Client, address: str, refusal: TurnedAway) -> None:
+        self.refused["limit"] += 1
+        _log.warning("turned away %s from %s: %s", client.name, address, refusal)
 
     @contextmanager
     def _living(

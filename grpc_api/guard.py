@@ -16,6 +16,7 @@ from jobworker.authz.identity import Identity, IdentityError
 from jobworker.grpc_api.access import Access, Verdict
 from jobworker.grpc_api.audit_trail import AuditTrail, Caller
 from jobworker.grpc_api.errors import TurnedAway, UndeclaredMethod
+from jobworker.grpc_api.handlers import wrapped
 from jobworker.grpc_api.open_calls import OpenCalls
 from jobworker.grpc_api.status import Refusal, refuse
 from jobworker.proto.workerservice_pb2 import DESCRIPTOR
@@ -144,18 +145,9 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
             return handler
         service, _, method = handler_call_details.method.removeprefix("/").partition("/")
         if service != SERVICE:
-            return self._guard_other(handler)
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                self._guard_stream(method, handler.unary_stream),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            self._guard_unary(method, handler.unary_unary),
-            handler.request_deserializer,
-            handler.response_serializer,
-        )
+            return wrapped(handler, self._guard_other)
+        guard = self._guard_stream if handler.response_streaming else self._guard_unary
+        return wrapped(handler, partial(guard, method))
 
     def review(self) -> None:
         """Decide the open calls by the policy now in force, and end those it refuses."""
@@ -163,11 +155,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
             log.info("ended a call: %s", verdict.error)
             self._trail.note(caller, verdict)
 
-    def _guard_other(
-        self, handler: "grpc.RpcMethodHandler[Any, Any]"
-    ) -> "grpc.RpcMethodHandler[Any, Any]":
+    def _guard_other(self, behaviour: Any) -> Any:
         """Authenticate alone, for services that tell nothing of any job, such as health."""
-        behaviour: Any = handler.unary_stream or handler.unary_unary
 
         async def guarded(request: Any, context: _Context) -> Any:
             try:
@@ -176,12 +165,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
                 await refuse(context, error)
             return await behaviour(request, context)
 
-        make = (
-            grpc.unary_stream_rpc_method_handler
-            if handler.response_streaming
-            else grpc.unary_unary_rpc_method_handler
-        )
-        return make(guarded, handler.request_deserializer, handler.response_serializer)
+        return guarded
 
     def _guard_unary(self, method: str, behaviour: Any) -> Any:
         async def guarded(request: Any, context: _Context) -> Any:
@@ -209,11 +193,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
 
     async def _deliver(self, response: Any, context: _Context) -> None:
         """Write a response. Raises Refusal when the reader takes nothing for too long."""
-        try:
-            async with asyncio.timeout(self._stall_seconds):
-                await context.write(response)
-        except TimeoutError:
-            raise stalled(self._stall_seconds) from None
+        async with unless_stalled(self._stall_seconds):
+            await context.write(response)
 
     @asynccontextmanager
     async def _authorized(
@@ -266,14 +247,19 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         return Caller(identity, self._clients.address_of(peer))
 
 
-def stalled(seconds: float) -> Refusal:
-    """The refusal of a reader that took nothing of a stream for so long."""
-    log.warning("cut a reader that took nothing for %g s", seconds)
-    return Refusal(
-        grpc.StatusCode.ABORTED,
-        "READER_STALLED",
-        f"nothing was read for {seconds:g} s: ask again from the offset that was reached",
-    )
+@asynccontextmanager
+async def unless_stalled(seconds: float) -> AsyncIterator[None]:
+    """Give the reader of a stream so long for the block. Raises Refusal when it took nothing."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        log.warning("cut a reader that took nothing for %g s", seconds)
+        raise Refusal(
+            grpc.StatusCode.ABORTED,
+            "READER_STALLED",
+            f"nothing was read for {seconds:g} s: ask again from the offset that was reached",
+        ) from None
 
 
 def unknown_client(error: IdentityError | TurnedAway) -> Refusal:

@@ -1,6 +1,5 @@
 """Serves output connections: what GetOutput gives, to whom it gives it, without gRPC."""
 
-import asyncio
 import logging
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from jobworker.authz.identity import Identity
 from jobworker.grpc_api.audit_trail import Caller
 from jobworker.grpc_api.call_counter import CallCounter
 from jobworker.grpc_api.errors import ReaderGone
-from jobworker.grpc_api.guard import Guard, stalled, unknown_client
+from jobworker.grpc_api.guard import Guard, unknown_client, unless_stalled
 from jobworker.grpc_api.output import STREAMS, selection, timestamp
 from jobworker.grpc_api.output_connection import OutputConnection
 from jobworker.grpc_api.peers import Guest
@@ -86,13 +85,9 @@ class OutputService:
             room = connection.send(OutputFrame(offset=piece.offset, gapBytes=piece.length))
         else:
             room = connection.send(_frame(piece), piece.data)
-        if room:
-            return
-        try:
-            async with asyncio.timeout(self._stall_seconds):
+        if not room:
+            async with unless_stalled(self._stall_seconds):
                 await connection.room()
-        except TimeoutError:
-            raise stalled(self._stall_seconds) from None
 
 
 def _parsed(request: bytes) -> GetOutputRequest:

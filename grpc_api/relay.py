@@ -45,12 +45,10 @@ class Relay:
     async def start(self, backend: socket.socket) -> None:
         """Begin, over a connected unix socket, which is the relay's from here on."""
         loop = asyncio.get_running_loop()
-        self._backend, _ = await loop.create_unix_connection(
-            lambda: _BackendEnd(self, self._buffer), sock=backend
-        )
-        self._client.set_protocol(_ClientEnd(self, self._buffer))
+        self._backend, _ = await loop.create_unix_connection(self._backend_end, sock=backend)
+        self._client.set_protocol(self._client_end())
         if self._client.is_closing():
-            self.client_lost()
+            self._client_lost()
             return
         # The last packet of a handshake often carries the first request.
         self._carry_up(self._backend)
@@ -60,7 +58,7 @@ class Relay:
         """End both ends now; what is still on its way is lost."""
         self._client.abort()
         self.release()
-        self.backend_ended()
+        self._backend_ended()
 
     def release(self) -> None:
         """Close gRPC's end; the client's is the caller's."""
@@ -68,13 +66,13 @@ class Relay:
         if self._backend is not None:
             self._backend.abort()
 
-    def client_sent(self, ciphertext: memoryview) -> None:
+    def _client_sent(self, ciphertext: memoryview) -> None:
         """Bytes from the client came in."""
         self._session.feed(ciphertext)
         if self._backend is not None:
             self._carry_up(self._backend)
 
-    def backend_sent(self, plaintext: memoryview) -> None:
+    def _backend_sent(self, plaintext: memoryview) -> None:
         """Bytes from gRPC came in."""
         if self._client.is_closing():
             return
@@ -86,7 +84,7 @@ class Relay:
             return
         self._client.write(ciphertext)
 
-    def client_said_all(self) -> None:
+    def _client_said_all(self) -> None:
         """Nothing more will come from the client."""
         if self.input_ended.is_set():
             return
@@ -95,42 +93,42 @@ class Relay:
         if self._backend is not None and not self._backend.is_closing():
             self._backend.write_eof()
 
-    def client_lost(self) -> None:
+    def _client_lost(self) -> None:
         """The client cannot be written to either."""
-        self.client_said_all()
+        self._client_said_all()
         # Nobody will drain it; gRPC's end of the connection must be seen all the same.
         if self._backend is not None:
             self._backend.resume_reading()
 
-    def backend_ended(self) -> None:
+    def _backend_ended(self) -> None:
         """The backend closed the connection, or lost it."""
         self.input_ended.set()
         self.ended.set()
 
-    def backend_closing(self) -> None:
+    def _backend_closing(self) -> None:
         """The backend's socket is about to be closed."""
         self._give_up_name()
-        self.backend_ended()
+        self._backend_ended()
 
-    def client_full(self) -> None:
+    def _client_is_full(self) -> None:
         """The client does not read as fast as gRPC writes."""
         self._client_full = True
         if self._backend is not None:
             self._backend.pause_reading()
 
-    def client_drained(self) -> None:
+    def _client_drained(self) -> None:
         """The client has caught up."""
         self._client_full = self._replies_unread = False
         if self._backend is not None:
             self._backend.resume_reading()
         self._read_client()
 
-    def backend_full(self) -> None:
+    def _backend_is_full(self) -> None:
         """The server does not read as fast as the client writes."""
         self._backend_full = True
         self._client.pause_reading()
 
-    def backend_drained(self) -> None:
+    def _backend_drained(self) -> None:
         """The server has caught up."""
         self._backend_full = False
         self._read_client()
@@ -143,7 +141,7 @@ class Relay:
                 backend.write(plaintext)
         except ssl.SSLError:
             self._client.write(self._session.outgoing())
-            self.client_said_all()
+            self._client_said_all()
             return
         # A client may ask for new keys, again and again, and never read the
         # answers (RFC 8446, 4.6.3), so these count as well.
@@ -153,66 +151,70 @@ class Relay:
                 self._replies_unread = True
                 self._client.pause_reading()
         if self._session.ended:
-            self.client_said_all()
+            self._client_said_all()
+
+    def _client_end(self) -> "_End":
+        return _End(
+            self._buffer,
+            sent=self._client_sent,
+            said_all=self._client_said_all,
+            lost=self._client_lost,
+            full=self._client_is_full,
+            drained=self._client_drained,
+        )
+
+    def _backend_end(self) -> "_End":
+        return _End(
+            self._buffer,
+            sent=self._backend_sent,
+            said_all=self._backend_ended,
+            lost=self._backend_closing,
+            full=self._backend_is_full,
+            drained=self._backend_drained,
+        )
 
     def _read_client(self) -> None:
         if not (self._backend_full or self._replies_unread or self.input_ended.is_set()):
             self._client.resume_reading()
 
 
-class _ClientEnd(asyncio.BufferedProtocol):
-    """The TCP side of a relay."""
+class _End(asyncio.BufferedProtocol):
+    """One side of a relay: tells it what happens there."""
 
-    def __init__(self, relay: Relay, buffer: memoryview) -> None:
-        self._relay = relay
+    def __init__(
+        self,
+        buffer: memoryview,
+        *,
+        sent: Callable[[memoryview], None],
+        said_all: Callable[[], None],
+        lost: Callable[[], None],
+        full: Callable[[], None],
+        drained: Callable[[], None],
+    ) -> None:
         self._buffer = buffer
+        self._sent = sent
+        self._said_all = said_all
+        self._lost = lost
+        self._full = full
+        self._drained = drained
 
     def get_buffer(self, sizehint: int) -> memoryview:
         del sizehint
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._relay.client_sent(self._buffer[:nbytes])
+        self._sent(self._buffer[:nbytes])
 
     def eof_received(self) -> bool:
-        self._relay.client_said_all()
+        self._said_all()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
-        self._relay.client_lost()
+        self._lost()
 
     def pause_writing(self) -> None:
-        self._relay.client_full()
+        self._full()
 
     def resume_writing(self) -> None:
-        self._relay.client_drained()
-
-
-class _BackendEnd(asyncio.BufferedProtocol):
-    """The unix side of a relay."""
-
-    def __init__(self, relay: Relay, buffer: memoryview) -> None:
-        self._relay = relay
-        self._buffer = buffer
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        del sizehint
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._relay.backend_sent(self._buffer[:nbytes])
-
-    def eof_received(self) -> bool:
-        self._relay.backend_ended()
-        return True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        del exc
-        self._relay.backend_closing()
-
-    def pause_writing(self) -> None:
-        self._relay.backend_full()
-
-    def resume_writing(self) -> None:
-        self._relay.backend_drained()
+        self._drained()
