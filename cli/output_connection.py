@@ -184,7 +184,8 @@ class OutputConnection:
         try:
             count = self._socket.recv_into(self._ciphertext)
         except BlockingIOError:
-            # Nothing came in a moment.
+            # Too little came in a moment: be content with anything.
+            self._wake_for(1)
             return
         if not count:
             raise ConnectionResetError("the server hung up")

@@ -152,7 +152,8 @@ def test_nothing_waits_for_more_than_is_to_come(server: Server, tmp_path: Path) 
     go = tmp_path / "go"
     os.mkfifo(go)
     sizes = [2**power + odd for power in range(10, 20) for odd in (-1, 0, 4097)]
-    script = 'while read size < $1 && [ $size -gt 0 ]; do head -c "$size" /dev/zero; done'
+    # Open all the time: a writer that is slow to close would be an end to the next read.
+    script = "exec 3<>$1; while read size <&3 && [ $size -gt 0 ]; do head -c $size /dev/zero; done"
     with calling(server, "alice") as worker:
         job_id = start(worker, "sh", "-c", script, "sh", str(go))
     with OutputConnection(settings(server, server.users["alice"])) as connection:
