@@ -21,7 +21,6 @@ from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
 from tests.server import JOBWORKER
 
 _BYTES = 512 * 1024 * 1024
-_FILE = "output"
 _MEGABYTE = 1e-6
 # One transfer takes half a second, and any other program on the machine shows in it.
 _ROUNDS = 11
@@ -33,30 +32,29 @@ Receive = Callable[[WorkerServiceStub, str], None]
 def main() -> None:
     """Measure and print the table."""
     with running_site() as site, callers(site.login, 1) as (caller,):
-        file = site.directory / _FILE
-        _fill(file)
-        job = caller.run(whole_job, str(file))
+        file = str(site.directory / "output")
+        _fill(Path(file))
+        replaying = functools.partial(caller.run, replay, caller.run(whole_job, file))
+        following = functools.partial(caller.run, live, file)
         rows = [
-            _follower(site, caller, "after its job has ended", replay, job, 1.5),
-            _follower(site, caller, "while its job writes", live, str(file), 1.0),
-            _command(site, caller, str(file)),
+            _follower(site, file, "after its job has ended", replaying, 1.5),
+            _follower(site, file, "while its job writes", following, 1.0),
+            _command(site, caller, file),
         ]
     print(table(f"Output: one follower of {_BYTES // 2**20} MiB", rows))
 
 
 def _follower(
     site: Site,
-    caller: Caller,
+    file: str,
     when: str,
-    rate: Callable[[WorkerServiceStub, str, Receive], float],
-    what: str,
+    rate: Callable[[Receive], float],
     times_ssh: float,
 ) -> Row:
-    file = str(site.directory / _FILE)
     receive_alone = functools.partial(receive_without_grpc, site.login)
     ways: dict[str, Measure] = {
-        "job-worker: output connection": lambda: caller.run(rate, what, receive_alone),
-        "job-worker: GetOutput, Python's gRPC": lambda: caller.run(rate, what, receive),
+        "job-worker: output connection": lambda: rate(receive_alone),
+        "job-worker: GetOutput, Python's gRPC": lambda: rate(receive),
         "ssh HOST cat FILE": lambda: _BYTES / timed(lambda: run(site.ssh.held("cat", file))),
     }
     figures = interleaved(ways, _ROUNDS)

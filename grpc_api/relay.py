@@ -110,7 +110,7 @@ class Relay:
         self._give_up_name()
         self._backend_ended()
 
-    def _client_is_full(self) -> None:
+    def _client_filled(self) -> None:
         """The client does not read as fast as gRPC writes."""
         self._client_full = True
         if self._backend is not None:
@@ -123,7 +123,7 @@ class Relay:
             self._backend.resume_reading()
         self._read_client()
 
-    def _backend_is_full(self) -> None:
+    def _backend_filled(self) -> None:
         """The server does not read as fast as the client writes."""
         self._backend_full = True
         self._client.pause_reading()
@@ -159,7 +159,7 @@ class Relay:
             sent=self._client_sent,
             said_all=self._client_said_all,
             lost=self._client_lost,
-            full=self._client_is_full,
+            full=self._client_filled,
             drained=self._client_drained,
         )
 
@@ -169,7 +169,7 @@ class Relay:
             sent=self._backend_sent,
             said_all=self._backend_ended,
             lost=self._backend_closing,
-            full=self._backend_is_full,
+            full=self._backend_filled,
             drained=self._backend_drained,
         )
 

@@ -40,8 +40,10 @@ SCRIPT = "seq 1 20000; echo oops >&2; seq 20001 20003"
 KEPT = 64 * 1024
 
 
-def settings(server: Server, files: Issued) -> Settings:
-    return Settings(server.address, server.authority.certificate, files.certificate, files.key)
+def settings(server: Server, files: Issued, address: str | None = None) -> Settings:
+    """What the client needs to reach the server, at another address if one is given."""
+    ca = server.authority.certificate
+    return Settings(address or server.address, ca, files.certificate, files.key)
 
 
 def pieces(server: Server, user: str, job_id: str, **fields: object) -> list[Piece]:
@@ -176,9 +178,8 @@ def test_what_came_of_a_piece_does_not_wait_for_the_rest(server: Server, tmp_pat
     with calling(server, "alice") as worker:
         job_id = start(worker, "cat", str(tmp_path / "bytes"))
         wait(worker, job_id)
-    files = server.users["alice"]
     with relay_to((server.host, PORT), hold_after=2_500_000) as relay:
-        there = Settings(relay.address, server.authority.certificate, files.certificate, files.key)
+        there = settings(server, server.users["alice"], relay.address)
         with OutputConnection(there) as connection:
             found = connection.output(pb.GetOutputRequest(jobID=job_id))
             received = bytearray()
@@ -273,10 +274,8 @@ def test_a_request_may_come_byte_by_byte(server: Server) -> None:
 def test_a_server_that_does_not_know_it_is_told_apart(server: Server) -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
-    files = server.users["alice"]
-    elsewhere = Settings(address, server.authority.certificate, files.certificate, files.key)
     with pytest.raises(NotServed):
-        OutputConnection(elsewhere)
+        OutputConnection(settings(server, server.users["alice"], address))
 
 
 def test_a_new_policy_ends_it(fresh_server: Server) -> None:

@@ -19,6 +19,7 @@ from jobworker.cli.connection import OutputFailed
 from jobworker.cli.output_connection import PROTOCOL, OutputConnection
 from jobworker.cli.pieces import Chunk, Gap
 from jobworker.cli.settings import Settings
+from jobworker.grpc_api.session import TlsSession
 from jobworker.proto import workerservice_pb2 as pb
 from tests.pki import Authority, Issued
 
@@ -62,74 +63,55 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield Site(listener, context, authority, authority.client())
 
 
-class Session:
-    """The server's half of a connection, whose ciphertext the test cuts as it likes."""
+def take(connection: socket.socket, session: TlsSession) -> None:
+    """Wait for some of what the client sends."""
+    ciphertext = connection.recv(RECORD)
+    assert ciphertext, "the client hung up"
+    session.feed(memoryview(ciphertext))
 
-    def __init__(self, connection: socket.socket, context: ssl.SSLContext) -> None:
-        connection.settimeout(DEADLINE_SECONDS)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket = connection
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
-    def meet(self) -> pb.GetOutputRequest:
-        """Do the handshake and take the request."""
-        while True:
-            try:
-                self._tls.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                self._exchange()
-        received = b""
-        while len(received) < LENGTH.size or len(received) < self._end_of(received):
-            try:
-                received += self._tls.read(RECORD)
-            except ssl.SSLWantReadError:
-                self._exchange()
-        self._socket.sendall(self._outgoing.read())
-        return pb.GetOutputRequest.FromString(received[LENGTH.size :])
+def request(connection: socket.socket, session: TlsSession) -> pb.GetOutputRequest:
+    """Do the handshake and take the request, which is one record."""
+    while not session.handshake():
+        connection.sendall(session.outgoing())
+        take(connection, session)
+    connection.sendall(session.outgoing())
+    while not (received := b"".join(session.decrypt())):
+        take(connection, session)
+    return pb.GetOutputRequest.FromString(received[LENGTH.size :])
 
-    @staticmethod
-    def _end_of(received: bytes) -> int:
-        return LENGTH.size + int(LENGTH.unpack_from(received)[0])
 
-    def _exchange(self) -> None:
-        self._socket.sendall(self._outgoing.read())
-        self._incoming.write(self._socket.recv(RECORD))
-
-    def encrypt(self, frame: pb.OutputFrame, data: bytes = b"") -> None:
-        """Put a frame and its data into the ciphertext."""
-        head = frame.SerializeToString()
-        self._tls.write(LENGTH.pack(len(head)) + head)
-        if data:
-            self._tls.write(data)
-
-    def send(self, cut: int, chance: random.Random, *, lost: int) -> None:
-        """Send the ciphertext in pieces of up to `cut` bytes, all but the last `lost` bytes."""
-        ciphertext = memoryview(self._outgoing.read())
-        ciphertext = ciphertext[: max(0, len(ciphertext) - lost)]
-        while ciphertext:
-            length = chance.randint(1, cut)
-            self._socket.sendall(ciphertext[:length])
-            ciphertext = ciphertext[length:]
+def frames(output: list[bytes | int]) -> Iterator[tuple[pb.OutputFrame, bytes]]:
+    """The frames of an output, each with its data: bytes are data, numbers are gaps."""
+    offset = 0
+    for part in output:
+        if isinstance(part, int):
+            yield pb.OutputFrame(offset=offset, gapBytes=part), b""
+            offset += part
+        else:
+            yield pb.OutputFrame(offset=offset, dataBytes=len(part)), part
+            offset += len(part)
+    yield pb.OutputFrame(end=pb.OutputEnd()), b""
 
 
 def serve(site: Site, output: list[bytes | int], cut: int, seed: int, lost: int) -> None:
-    """Serve one connection: bytes are data, numbers are gaps."""
+    """Serve one connection, in pieces of up to `cut` bytes; the last `lost` bytes never come."""
     connection, _ = site.listener.accept()
     with connection:
-        session = Session(connection, site.context)
-        assert session.meet().jobID == "job"
-        offset = 0
-        for part in output:
-            if isinstance(part, int):
-                session.encrypt(pb.OutputFrame(offset=offset, gapBytes=part))
-                offset += part
-            else:
-                session.encrypt(pb.OutputFrame(offset=offset, dataBytes=len(part)), part)
-                offset += len(part)
-        session.encrypt(pb.OutputFrame(end=pb.OutputEnd()))
-        session.send(cut, random.Random(seed), lost=lost)
+        connection.settimeout(DEADLINE_SECONDS)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        session = TlsSession(site.context)
+        assert request(connection, session).jobID == "job"
+        whole = bytearray()
+        for frame, data in frames(output):
+            head = frame.SerializeToString()
+            whole += session.encrypt(LENGTH.pack(len(head)) + head, data)
+        left = memoryview(whole)[: max(0, len(whole) - lost)]
+        chance = random.Random(seed)
+        while left:
+            length = chance.randint(1, cut)
+            connection.sendall(left[:length])
+            left = left[length:]
 
 
 def received(site: Site) -> Iterator[bytes | int]:
@@ -167,8 +149,8 @@ def served(site: Site, *arguments: object) -> Iterator[None]:
         server.result(DEADLINE_SECONDS)
 
 
-data = sizes.map(lambda size: random.Random(size).randbytes(size))
-outputs = st.lists(data | st.integers(1, 10**12), min_size=1, max_size=8)
+written = sizes.map(lambda size: random.Random(size).randbytes(size))
+outputs = st.lists(written | st.integers(1, 10**12), min_size=1, max_size=8)
 cuts = st.sampled_from([2_000, 50_000, MIB])
 quickly = settings(
     max_examples=60,
@@ -201,5 +183,5 @@ def test_a_broken_connection_is_told_after_what_came(
     came = b"".join(part for part in found if isinstance(part, bytes))
     assert whole.startswith(came)
     assert len(came) >= len(whole) - lost - RECORD
-    told = joined(found)
-    assert told[:-1] == joined(output)[: len(told) - 1] if told else True
+    complete = joined(found)[:-1]
+    assert complete == joined(output)[: len(complete)]
