@@ -9,7 +9,7 @@ VENV ?= .venv
 DEMO ?= .demo
 PYTEST_ARGS ?=
 BIN := $(VENV)/bin
-PACKAGES := authz cli grpc_api policies proto supervisor
+PACKAGES := authz cli client grpc_api policies proto supervisor
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test bench chaos guest venv lint types pytest lock clean
@@ -49,11 +49,11 @@ pytest: venv
 
 # A hundred kills, and a hundred freezes, of the service's processes.
 chaos: venv
-	$(BIN)/python -m pytest -m chaos -s tests/test_chaos.py $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m chaos -s tests/supervisor/recovery/test_chaos.py $(PYTEST_ARGS)
 
 # Limits, users and isolation in user-mode Linux alone; they are part of make test.
 guest: venv
-	$(BIN)/python -m pytest tests/test_user_mode_linux.py $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/front/test_user_mode_linux.py $(PYTEST_ARGS)
 
 lock:
 	test -x build/uv/bin/uv || { $(PYTHON) -m venv build/uv && build/uv/bin/pip install -q uv; }

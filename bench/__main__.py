@@ -7,7 +7,7 @@ import sys
 
 from bench.machine import description, noise, wait_for_quiet
 
-# Each is a module here with a `main` that measures and prints.
+# Each is a module of bench.parts, with a `main` that measures and prints.
 PARTS = ("start", "output", "command", "crowd", "fanout", "edge", "authz", "confinement")
 
 
@@ -36,7 +36,7 @@ def main() -> None:
     for part in options.parts or PARTS:
         wait_for_quiet(options.wait)
         print(f"\n{part}: {noise()}", flush=True)
-        importlib.import_module(f"bench.{part}").main()
+        importlib.import_module(f"bench.parts.{part}").main()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import TypeVar
 import grpc
 
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
-from tests.server import Server
+from tests.support.server import Server
 
 # How long a process has to get ready before it is to begin together with others.
 _GET_READY_SECONDS = 0.1

@@ -8,9 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.caller import Login
-from bench.openssh import OpenSsh, running_openssh
-from bench.supervisord import Supervisord, running_supervisord
-from tests.server import Server, running_server
+from bench.peers.openssh import OpenSsh, running_openssh
+from bench.peers.supervisord import Supervisord, running_supervisord
+from tests.support.server import Server, running_server
 
 USER = "alice"
 _POLICY = """\

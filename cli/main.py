@@ -14,7 +14,7 @@ import click
 from jobworker.cli.errors import CliError, ExitCode, tell
 from jobworker.cli.options import connection_options
 
-# Subcommand -> the module below jobworker.cli and the command in it.
+# Subcommand -> the module below jobworker.cli.commands and the command in it.
 _COMMANDS = {
     "start": ("start", "start"),
     "run": ("run", "run"),
@@ -50,7 +50,7 @@ class LazyGroup(click.Group):
         if name not in _COMMANDS:
             return None
         module, attribute = _COMMANDS[name]
-        home = importlib.import_module(f"jobworker.cli.{module}")
+        home = importlib.import_module(f"jobworker.cli.commands.{module}")
         command: click.Command = vars(home)[attribute]
         return command
 

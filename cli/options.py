@@ -14,7 +14,7 @@ from jobworker.cli.settings import NAMES, Settings, config_path, resolve
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from jobworker.cli.connection import Service
+    from jobworker.client.connection import Service
 
 P = ParamSpec("P")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -50,7 +50,7 @@ class JobID(click.ParamType[str]):
         incomplete: str,
     ) -> "list[CompletionItem]":
         """Return the jobs one may see whose IDs begin so."""
-        from jobworker.cli.completion import jobs_beginning
+        from jobworker.cli.commands.completion import jobs_beginning
 
         return jobs_beginning(ctx, incomplete)
 
@@ -120,7 +120,7 @@ def client_command(
     @functools.wraps(command)
     def connected(*args: P.args, **kwargs: P.kwargs) -> None:
         chosen = settings(click.get_current_context())
-        from jobworker.cli.connection import connect
+        from jobworker.client.connection import connect
 
         with connect(chosen) as service:
             command(service, *args, **kwargs)

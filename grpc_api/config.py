@@ -9,7 +9,7 @@ from jobworker.grpc_api.errors import ConfigError
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor.config import SupervisorConfig
-from jobworker.supervisor.requests import MAX_OUTPUT_BYTES, MIN_OUTPUT_BYTES
+from jobworker.supervisor.ipc.requests import MAX_OUTPUT_BYTES, MIN_OUTPUT_BYTES
 
 
 class TlsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -16,30 +16,30 @@ import msgspec
 import uvloop
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
-from jobworker.authz.audit_record import AuditError
+from jobworker.authz.audit.record import AuditError
 from jobworker.authz.errors import AuthzError
-from jobworker.authz.policy_in_force import PolicyInForce
-from jobworker.grpc_api.access import Access
-from jobworker.grpc_api.admission import EdgeLimits
-from jobworker.grpc_api.audit_trail import open_trail
-from jobworker.grpc_api.call_counter import CallCounter
+from jobworker.authz.policy.in_force import PolicyInForce
 from jobworker.grpc_api.config import ServerConfig
-from jobworker.grpc_api.edge import Edge
+from jobworker.grpc_api.edge.admission import EdgeLimits
+from jobworker.grpc_api.edge.edge import Edge
 from jobworker.grpc_api.errors import ApiError
-from jobworker.grpc_api.file_watch import FileWatch
-from jobworker.grpc_api.guard import Guard
-from jobworker.grpc_api.health import Health
-from jobworker.grpc_api.job_trail import keep_recording
-from jobworker.grpc_api.memory import keep_freed_memory
-from jobworker.grpc_api.output_service import OutputService
+from jobworker.grpc_api.guard.access import Access
+from jobworker.grpc_api.guard.audit_trail import open_trail
+from jobworker.grpc_api.guard.call_counter import CallCounter
+from jobworker.grpc_api.guard.guard import Guard
+from jobworker.grpc_api.guard.job_trail import keep_recording
 from jobworker.grpc_api.privileges import become_front, warning
-from jobworker.grpc_api.reload import keep_reloading, policy_files, policy_source, tls_source
 from jobworker.grpc_api.serve import runtime_directory, tls_files
-from jobworker.grpc_api.service import WorkerService
+from jobworker.grpc_api.service.output_service import OutputService
+from jobworker.grpc_api.service.service import WorkerService
+from jobworker.grpc_api.upkeep.file_watch import FileWatch
+from jobworker.grpc_api.upkeep.health import Health
+from jobworker.grpc_api.upkeep.memory import keep_freed_memory
+from jobworker.grpc_api.upkeep.reload import keep_reloading, policy_files, policy_source, tls_source
 from jobworker.proto.workerservice_pb2_grpc import add_WorkerServiceServicer_to_server
-from jobworker.supervisor import packets
-from jobworker.supervisor.client import SupervisorClient
-from jobworker.supervisor.keeper_config import REFUSED
+from jobworker.supervisor.ipc.client import SupervisorClient
+from jobworker.supervisor.keeper import packets
+from jobworker.supervisor.keeper.config import REFUSED
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ async def _serve(config: ServerConfig, line: packets.Line) -> None:
     host, port = await edge.start(*config.address())
     if config.metrics.listen:
         # Those who do without need not wait for the import.
-        from jobworker.grpc_api.metrics import Counted, serve_metrics
+        from jobworker.grpc_api.upkeep.metrics import Counted, serve_metrics
 
         counted = Counted(calls, edge, health, policy, supervisor, trail)
         serve_metrics(counted, *config.metrics.address())

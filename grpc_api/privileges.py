@@ -18,8 +18,8 @@ import msgspec
 from jobworker.grpc_api.config import ServerConfig
 from jobworker.grpc_api.errors import ApiError, ConfigError
 from jobworker.supervisor.config import SupervisorConfig
-from jobworker.supervisor.launcher import PR_SET_NO_NEW_PRIVS
-from jobworker.supervisor.users import SERVICE_USER, Account, find_account
+from jobworker.supervisor.host.users import SERVICE_USER, Account, find_account
+from jobworker.supervisor.keeper.launcher import PR_SET_NO_NEW_PRIVS
 
 # What the front makes is its own alone.
 _FRONT_UMASK = 0o077

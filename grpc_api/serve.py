@@ -7,24 +7,24 @@ from typing import NoReturn
 import msgspec
 
 from jobworker.authz.errors import AuthzError
-from jobworker.authz.policy_in_force import load_tested
+from jobworker.authz.policy.in_force import load_tested
 from jobworker.grpc_api.config import ServerConfig
-from jobworker.grpc_api.credentials import TlsFiles, read_credentials
+from jobworker.grpc_api.edge.credentials import TlsFiles, read_credentials
+from jobworker.grpc_api.edge.tls import write_openssl_config
 from jobworker.grpc_api.errors import ConfigError
-from jobworker.grpc_api.guard import RULES, check_declared
+from jobworker.grpc_api.guard.guard import RULES, check_declared
 from jobworker.grpc_api.privileges import (
     acting_as,
     check_state_dir,
     front_account,
     with_readers,
 )
-from jobworker.grpc_api.tls import write_openssl_config
-from jobworker.supervisor.cgroup import enter_service
+from jobworker.supervisor.control import become_keeper, upgrade_keeper
 from jobworker.supervisor.errors import StateError
-from jobworker.supervisor.keeper_config import KeeperConfig, ServiceConfig
+from jobworker.supervisor.host.cgroup import enter_service
+from jobworker.supervisor.host.users import SERVICE_USER, Account
+from jobworker.supervisor.keeper.config import KeeperConfig, ServiceConfig
 from jobworker.supervisor.library import SUPERVISOR_TARGET
-from jobworker.supervisor.service import become_keeper, upgrade_keeper
-from jobworker.supervisor.users import SERVICE_USER, Account
 
 FRONT_TARGET = "jobworker.grpc_api.front:main"
 

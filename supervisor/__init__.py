@@ -29,8 +29,6 @@ and must stay small.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jobworker.supervisor.accounting import Usage
-    from jobworker.supervisor.client import SupervisorClient
     from jobworker.supervisor.errors import (
         AlreadyEnded,
         CannotExecute,
@@ -44,12 +42,14 @@ if TYPE_CHECKING:
         SupervisorError,
         SupervisorUnavailable,
     )
-    from jobworker.supervisor.follow import Selection
+    from jobworker.supervisor.host.accounting import Usage
+    from jobworker.supervisor.host.limits import Limits
+    from jobworker.supervisor.ipc.client import SupervisorClient
+    from jobworker.supervisor.ipc.snapshot import JobSnapshot
     from jobworker.supervisor.job import OutputLimit, Overflow, Reason, State
     from jobworker.supervisor.library import AsyncJob, AsyncJobWorker, Job, JobWorker
-    from jobworker.supervisor.limits import Limits
-    from jobworker.supervisor.reader import Chunk, Gap
-    from jobworker.supervisor.snapshot import JobSnapshot
+    from jobworker.supervisor.output.follow import Selection
+    from jobworker.supervisor.output.reader import Chunk, Gap
 
 _HOME = {
     "AlreadyEnded": "errors",
@@ -57,27 +57,27 @@ _HOME = {
     "AsyncJobWorker": "library",
     "CannotExecute": "errors",
     "CannotPlace": "errors",
-    "Chunk": "reader",
+    "Chunk": "output.reader",
     "Exhausted": "errors",
-    "Gap": "reader",
+    "Gap": "output.reader",
     "InvalidRequest": "errors",
     "Job": "library",
-    "JobSnapshot": "snapshot",
+    "JobSnapshot": "ipc.snapshot",
     "JobWorker": "library",
-    "Limits": "limits",
+    "Limits": "host.limits",
     "NoSuchJob": "errors",
     "OutputLimit": "job",
     "Overflow": "job",
     "Reason": "job",
-    "Selection": "follow",
+    "Selection": "output.follow",
     "ShuttingDown": "errors",
     "State": "job",
     "StateError": "errors",
     "StillRunning": "errors",
-    "SupervisorClient": "client",
+    "SupervisorClient": "ipc.client",
     "SupervisorError": "errors",
     "SupervisorUnavailable": "errors",
-    "Usage": "accounting",
+    "Usage": "host.accounting",
 }
 
 __all__ = [

@@ -2,9 +2,9 @@
 
 import msgspec
 
-from jobworker.supervisor.isolation import IsolationConfig
-from jobworker.supervisor.limits import LimitsConfig
-from jobworker.supervisor.users import UsersConfig
+from jobworker.supervisor.host.isolation import IsolationConfig
+from jobworker.supervisor.host.limits import LimitsConfig
+from jobworker.supervisor.host.users import UsersConfig
 
 BASE_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 

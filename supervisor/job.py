@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from signal import SIGKILL
 
-from jobworker.supervisor.accounting import UNKNOWN, Usage
-from jobworker.supervisor.isolation import Profile
-from jobworker.supervisor.limits import NO_LIMITS, Limits
-from jobworker.supervisor.users import Account
+from jobworker.supervisor.host.accounting import UNKNOWN, Usage
+from jobworker.supervisor.host.isolation import Profile
+from jobworker.supervisor.host.limits import NO_LIMITS, Limits
+from jobworker.supervisor.host.users import Account
 
 
 class State(IntEnum):

@@ -14,19 +14,19 @@ import msgspec
 import uuid_utils
 
 from jobworker.proto import ipc_pb2 as ipc
-from jobworker.supervisor import packets
-from jobworker.supervisor.client import SupervisorClient
 from jobworker.supervisor.config import SupervisorConfig
+from jobworker.supervisor.control import spawn_keeper
 from jobworker.supervisor.errors import SupervisorUnavailable
-from jobworker.supervisor.follow import Selection, follow
-from jobworker.supervisor.keeper_config import KeeperConfig, ServiceConfig
-from jobworker.supervisor.limits import NO_LIMITS, Limits
-from jobworker.supervisor.messages import limits_message
-from jobworker.supervisor.reader import Chunk, Gap
-from jobworker.supervisor.service import spawn_keeper
-from jobworker.supervisor.snapshot import JobSnapshot
+from jobworker.supervisor.host.limits import NO_LIMITS, Limits
+from jobworker.supervisor.ipc.client import SupervisorClient
+from jobworker.supervisor.ipc.messages import limits_message
+from jobworker.supervisor.ipc.snapshot import JobSnapshot
+from jobworker.supervisor.keeper import packets
+from jobworker.supervisor.keeper.config import KeeperConfig, ServiceConfig
+from jobworker.supervisor.output.follow import Selection, follow
+from jobworker.supervisor.output.reader import Chunk, Gap
 
-SUPERVISOR_TARGET = "jobworker.supervisor.process:main"
+SUPERVISOR_TARGET = "jobworker.supervisor.core.process:main"
 # What owns the jobs of a program that uses the library.
 OWNER = "library"
 EVERYTHING = Selection()

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.hanging import Hanging, hanging_copy
-from tests.library import Site, leaving_nothing, own_cgroup
-from tests.server import Server, running_server
+from tests.support.hanging import Hanging, hanging_copy
+from tests.support.library import Site, leaving_nothing, own_cgroup
+from tests.support.server import Server, running_server
 
 USERS = (("alice", "team-a"), ("bob", "team-b"), ("ann", "audit"))
 POLICY = """\

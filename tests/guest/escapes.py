@@ -18,12 +18,12 @@ import psutil
 import pytest
 
 from jobworker.proto import workerservice_pb2 as pb
-from tests.client import refused
 from tests.guest.boot import USERS
 from tests.guest.site import TRACE, Tenant, server_of_root, tenant
-from tests.hanging import hanging_copy
-from tests.server import Server
-from tests.waiting import until
+from tests.support.client import refused
+from tests.support.hanging import hanging_copy
+from tests.support.server import Server
+from tests.support.waiting import until
 
 # Connects to each unix socket; the names of abstract ones begin with @.
 CONNECT = r"""

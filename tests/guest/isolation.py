@@ -8,9 +8,9 @@ import grpc
 import pytest
 
 from jobworker.proto import workerservice_pb2 as pb
-from tests.client import refused
 from tests.guest.site import TRACE, Tenant, server_of_root, tenant
-from tests.server import Server
+from tests.support.client import refused
+from tests.support.server import Server
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bwrap") is None, reason="needs bubblewrap: apt install bubblewrap"

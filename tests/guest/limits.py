@@ -6,10 +6,10 @@ import grpc
 import pytest
 
 from jobworker.proto import workerservice_pb2 as pb
-from tests.client import refused
 from tests.guest.site import Tenant, server_of_root, tenant
-from tests.server import Server
-from tests.waiting import until
+from tests.support.client import refused
+from tests.support.server import Server
+from tests.support.waiting import until
 
 MIB = 1024 * 1024
 LIMITS = """\

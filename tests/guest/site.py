@@ -8,10 +8,10 @@ from tempfile import mkdtemp
 
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
-from tests.client import calling, output, start, wait
 from tests.guest.boot import USERS
-from tests.server import Server, configure, leaving_no_process, own_address, serving
-from tests.waiting import until
+from tests.support.client import calling, output, start, wait
+from tests.support.server import Server, configure, leaving_no_process, own_address, serving
+from tests.support.waiting import until
 
 # Certificate's CN and OU; eve has no Unix user, ruth's is root.
 PEOPLE = (("alice", "team-a"), ("bob", "team-b"), ("eve", "team-e"), ("ruth", "team-r"))

@@ -1,0 +1,4 @@
+"""What job-worker is measured beside.
+
+Used by parts.
+"""

@@ -1,0 +1,237 @@
+"""`jobworker ca`: a certificate authority in a directory."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from jobworker.cli.errors import CliError, ExitCode, tell
+from jobworker.cli.options import OutputFormat, output_option
+
+if TYPE_CHECKING:
+    from jobworker.authz.ca.authority import CertificateAuthority, Issued
+    from jobworker.authz.ca.certificates import KeyType
+    from jobworker.authz.ca.index import Entry
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+MAX_DAYS = 3650
+
+_directory_option = click.option(
+    "--dir",
+    "directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("ca"),
+    show_default=True,
+    envvar="JOBWORKER_CA_DIR",
+    show_envvar=True,
+    help="The CA's directory.",
+)
+_key_type_option = click.option(
+    "--key-type",
+    type=click.Choice(["p256", "ed25519"]),
+    default="p256",
+    show_default=True,
+    help="The kind of private key. gRPC's own TLS takes no ed25519.",
+)
+_days_option = click.option(
+    "--days",
+    type=click.IntRange(1, MAX_DAYS),
+    default=365,
+    show_default=True,
+    help="How long it is valid; never longer than the CA.",
+)
+_out_option = click.option(
+    "--out",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write NAME.crt and NAME.key there, in place of the CA's directory.",
+)
+
+
+@click.group()
+def ca() -> None:
+    """Issue and revoke the certificates that users and servers show."""
+
+
+@ca.command()
+@_directory_option
+@click.option("--name", default="job-worker CA", show_default=True, help="The CA's own name.")
+@_key_type_option
+@click.option("--days", type=click.IntRange(1, 2 * MAX_DAYS), default=MAX_DAYS, show_default=True)
+@output_option
+def init(directory: Path, name: str, key_type: "KeyType", days: int, output: OutputFormat) -> None:
+    """Make a new CA.
+
+    Its key is what everybody's identity rests on: keep the directory backed up,
+    and off the servers. They need ca.crt and ca.crl alone.
+    """
+    with _authority(directory) as authority:
+        authority.create(name, key_type, timedelta(days=days))
+    if output == "json":
+        files = {"ca": authority.certificate, "crl": authority.revocations}
+        click.echo(json.dumps({name: str(file) for name, file in files.items()}))
+    else:
+        click.echo(f"A new CA is in {directory}; give {authority.certificate} to everybody.")
+
+
+@ca.command()
+@_directory_option
+@click.option("--cn", metavar="USER", help="The user whom the certificate is for.")
+@click.option("--ou", "tenants", metavar="TENANT", multiple=True, help="A tenant of the user's.")
+@click.option(
+    "--server", "hosts", metavar="HOST", multiple=True, help="A server's DNS name or IP address."
+)
+@_key_type_option
+@_days_option
+@_out_option
+@output_option
+def issue(
+    *,
+    directory: Path,
+    cn: str | None,
+    tenants: tuple[str, ...],
+    hosts: tuple[str, ...],
+    key_type: "KeyType",
+    days: int,
+    out: Path | None,
+    output: OutputFormat,
+) -> None:
+    """Issue a certificate and a private key, for a user (--cn) or a server (--server).
+
+    \b
+    jobworker ca issue --cn alice --ou team-a --ou team-b
+    jobworker ca issue --server jobs.example.org --server 10.0.0.7
+    """
+    if (cn is None) == (not hosts):
+        raise click.UsageError("give either --cn, for a user, or --server, for a server")
+    if hosts and tenants:
+        raise click.UsageError("--ou is for users; a server has no tenants")
+    from jobworker.authz.ca.authority import Terms
+
+    terms = Terms(timedelta(days=days), key_type, out)
+    with _authority(directory) as authority:
+        if cn is not None:
+            issued = authority.issue_client(cn, tenants, terms)
+        else:
+            issued = authority.issue_server(hosts, terms)
+    _show_issued(issued, output)
+
+
+@ca.command()
+@_directory_option
+@click.argument("name")
+@_key_type_option
+@_days_option
+@_out_option
+@output_option
+def renew(
+    *,
+    directory: Path,
+    name: str,
+    key_type: "KeyType",
+    days: int,
+    out: Path | None,
+    output: OutputFormat,
+) -> None:
+    """Issue the certificate of a user (CN) or server (its first HOST) again, with a new key.
+
+    The new files take the place of the old ones. The old certificate stays good
+    until it expires or you revoke it.
+    """
+    from jobworker.authz.ca.authority import Terms
+
+    with _authority(directory) as authority:
+        issued = authority.renew(name, Terms(timedelta(days=days), key_type, out))
+    _show_issued(issued, output)
+
+
+@ca.command("list")
+@_directory_option
+@output_option
+def list_issued(directory: Path, output: OutputFormat) -> None:
+    """Show every certificate that was issued, oldest first."""
+    with _authority(directory) as authority:
+        _show(authority.entries(), output)
+
+
+@ca.command()
+@_directory_option
+@click.argument("serial", required=False)
+@click.option("--cn", metavar="USER", help="Revoke every valid certificate of that user or server.")
+@output_option
+def revoke(directory: Path, serial: str | None, cn: str | None, output: OutputFormat) -> None:
+    """Revoke the certificate with a SERIAL number, or all of a user (--cn).
+
+    Servers refuse it, and end its connections, as soon as they have the new
+    ca.crl.
+    """
+    if (serial is None) == (cn is None):
+        raise click.UsageError("give either a SERIAL, as `jobworker ca list` shows it, or --cn")
+    with _authority(directory) as authority:
+        revoked = authority.revoke_name(cn) if cn else authority.revoke_serial(serial or "")
+    _show(revoked, output)
+    if not revoked:
+        tell("it was revoked before")
+
+
+@ca.command()
+@_directory_option
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the list there too, in place of what is there, all at once.",
+)
+def crl(directory: Path, out: Path | None) -> None:
+    """Sign the list of revoked certificates anew, and print its file's name.
+
+    A server refuses everybody once its list has expired, a year after it was
+    signed. Every issue, renewal and revocation signs it anew.
+    """
+    with _authority(directory) as authority:
+        click.echo(authority.publish(out))
+
+
+@contextmanager
+def _authority(directory: Path) -> "Iterator[CertificateAuthority]":
+    from jobworker.authz.ca.authority import CertificateAuthority
+    from jobworker.authz.errors import CaError
+
+    try:
+        yield CertificateAuthority(directory)
+    except CaError as error:
+        raise CliError(str(error), ExitCode.USAGE) from error
+
+
+def _show_issued(issued: "Issued", output: OutputFormat) -> None:
+    if output == "json":
+        files = {"certificate": str(issued.certificate), "key": str(issued.key)}
+        click.echo(json.dumps(_fields(issued.entry) | files))
+    else:
+        click.echo(f"{issued.certificate} and {issued.key}: {_line(issued.entry)}")
+
+
+def _show(entries: "Iterable[Entry]", output: OutputFormat) -> None:
+    if output == "json":
+        click.echo(json.dumps([_fields(entry) for entry in entries]))
+        return
+    for entry in entries:
+        click.echo(_line(entry))
+
+
+def _line(entry: "Entry") -> str:
+    names = [f"ou={tenant}" for tenant in entry.tenants] or entry.hosts[1:]
+    about = " ".join([f"{entry.purpose} {entry.name}", *names])
+    state = entry.state(datetime.now(UTC))
+    return f"{entry.serial}  {state:<7}  until {entry.not_after:%Y-%m-%d}  {about}"
+
+
+def _fields(entry: "Entry") -> dict[str, object]:
+    import msgspec
+
+    fields: dict[str, object] = msgspec.to_builtins(entry)
+    return fields | {"state": entry.state(datetime.now(UTC))}

@@ -1,0 +1,163 @@
+"""`jobworker logs`: the output of jobs, as it was written."""
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
+
+import click
+
+from jobworker.cli.options import JobID, OutputFormat, client_command, output_option
+from jobworker.cli.quantities import Bytes, Moment
+
+if TYPE_CHECKING:
+    from jobworker.cli.display.sink import Sink
+    from jobworker.client.connection import Service
+    from jobworker.proto import workerservice_pb2 as pb
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+# Labels are beginnings of job IDs, at least this long.
+LABEL_CHARACTERS = 8
+
+
+class SelectOptions(TypedDict):
+    """The values of `select_options`: which part of the output."""
+
+    follow: bool
+    lines: int | None
+    tail_bytes: int | None
+    offset: int
+    since: datetime | None
+    until: datetime | None
+    stream: str
+
+
+def select_options(command: Command) -> Command:
+    """Add what chooses a part of the output."""
+    for option in reversed(_SELECT_OPTIONS):
+        command = option(command)
+    return command
+
+
+_SELECT_OPTIONS = (
+    click.option("--follow", "-f", is_flag=True, help="Go on until the output is complete."),
+    click.option(
+        "--lines", "-n", type=click.IntRange(min=0), metavar="N", help="Begin N lines from the end."
+    ),
+    click.option(
+        "--bytes", "-c", "tail_bytes", type=Bytes(), metavar="SIZE", help="Begin SIZE from the end."
+    ),
+    click.option(
+        "--offset",
+        type=Bytes(),
+        default=0,
+        metavar="SIZE",
+        help="Begin SIZE into the output, stdout and stderr together.",
+    ),
+    click.option(
+        "--since", type=Moment(), metavar="TIME", help="From then on: 10m ago, or a date and time."
+    ),
+    click.option("--until", type=Moment(), metavar="TIME", help="Only what came before then."),
+    click.option("--stdout", "stream", flag_value="stdout", help="Only what came on stdout."),
+    click.option("--stderr", "stream", flag_value="stderr", help="Only what came on stderr."),
+)
+
+
+@click.command()
+@click.argument("jobs", type=JobID(), metavar="JOB...", nargs=-1, required=True)
+@select_options
+@click.option("--timestamps", "-t", is_flag=True, help="Tell of each line when it came.")
+@click.option("--raw", is_flag=True, help="Of several jobs, too, nothing but the bytes.")
+@output_option
+@client_command
+def logs(
+    service: "Service",
+    jobs: tuple[str, ...],
+    *,
+    timestamps: bool,
+    raw: bool,
+    output: OutputFormat,
+    **select: Unpack[SelectOptions],
+) -> None:
+    """Write the output of jobs to stdout, byte for byte.
+
+    Without -f it ends at what is there now. When the connection breaks it goes
+    on from the same byte once the server is back. The lines of several jobs
+    each have the job before them; with -f they come as they are written.
+    """
+    from jobworker.cli.commands.each import for_all_at_once, for_each
+    from jobworker.cli.display.progress import Progress, terminal_for_progress
+    from jobworker.client.follow import read_output
+
+    if raw and timestamps:
+        raise click.UsageError("--raw leaves no place for --timestamps")
+    # A prefix that is unique now may not be when the connection breaks.
+    ids = [service.status(job).jobID for job in jobs]
+    detail = timestamps or output == "json"
+    sinks = _sinks(ids, output, timestamps=timestamps, raw=raw)
+    progress = Progress(terminal_for_progress())
+    # Taken for each piece, so that two jobs never write into each other's line.
+    writing = threading.Lock()
+
+    def copy(job: str) -> None:
+        for piece in read_output(service, _request(job, select, detail=detail)):
+            with writing:
+                sinks[job].write(piece)
+                progress.add(piece.end - piece.offset)
+        with writing:
+            sinks[job].close()
+
+    together = select["follow"] and len(ids) > 1
+    try:
+        (for_all_at_once if together else for_each)(service, ids, copy)
+    finally:
+        progress.clear()
+
+
+def _request(job: str, select: SelectOptions, *, detail: bool) -> "pb.GetOutputRequest":
+    from jobworker.proto import workerservice_pb2 as pb
+
+    streams = {"stdout": pb.OUTPUT_STREAM_STDOUT, "stderr": pb.OUTPUT_STREAM_STDERR}
+    request = pb.GetOutputRequest(
+        jobID=job,
+        raw=True,
+        noFollow=not select["follow"],
+        offset=select["offset"],
+        tailLines=select["lines"],
+        tailBytes=select["tail_bytes"],
+        stream=streams.get(select["stream"], pb.OUTPUT_STREAM_BOTH),
+        detail=detail,
+    )
+    if select["since"]:
+        request.since.FromDatetime(select["since"])
+    if select["until"]:
+        request.until.FromDatetime(select["until"])
+    return request
+
+
+def _sinks(
+    ids: Sequence[str], output: OutputFormat, *, timestamps: bool, raw: bool
+) -> "dict[str, Sink]":
+    """Return where the output of each job goes."""
+    from jobworker.cli.display.lines import LineCutter
+    from jobworker.cli.display.sink import JsonSink, LineSink, RawSink
+
+    several = len(ids) > 1
+    if output == "json":
+        return {job: JsonSink({"job": job} if several else {}) for job in ids}
+    if raw or not (several or timestamps):
+        return dict.fromkeys(ids, RawSink())
+    labels = _labels(ids) if several else {ids[0]: ""}
+    return {
+        job: LineSink(label, LineCutter(label, timestamps=timestamps))
+        for job, label in labels.items()
+    }
+
+
+def _labels(ids: Sequence[str]) -> dict[str, str]:
+    """Return for each job the shortest beginning of its ID that tells them apart, and a bar."""
+    length = LABEL_CHARACTERS
+    while len({job[:length] for job in ids}) < len(set(ids)):
+        length += 1
+    return {job: f"{job[:length]} | " for job in ids}

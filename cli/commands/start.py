@@ -1,0 +1,38 @@
+"""`jobworker start`: starts a job and prints its ID."""
+
+import json
+from typing import TYPE_CHECKING, Unpack
+
+import click
+
+from jobworker.cli.commands.new_job import AS_TYPED, JobOptions, job_options, start_request
+from jobworker.cli.errors import CliError
+from jobworker.cli.options import OutputFormat, client_command, output_option
+
+if TYPE_CHECKING:
+    from jobworker.client.connection import Service
+    from jobworker.proto import workerservice_pb2 as pb
+
+
+@click.command(context_settings=AS_TYPED)
+@job_options
+@output_option
+@client_command
+def start(service: "Service", output: OutputFormat, **job: Unpack[JobOptions]) -> None:
+    """Start a job and print its ID.
+
+    The job runs on by itself; see `logs`, `status`, `wait` and `stop`.
+    """
+    reply = start_job(service, start_request(job))
+    if output == "json":
+        click.echo(json.dumps({"id": reply.jobID, "pid": reply.pid}))
+    else:
+        click.echo(reply.jobID)
+
+
+def start_job(service: "Service", request: "pb.StartRequest") -> "pb.StartResponse":
+    """Start a job; CliError if the server says it did not."""
+    reply = service.start(request)
+    if not reply.success:
+        raise CliError(reply.message)
+    return reply

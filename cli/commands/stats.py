@@ -1,0 +1,41 @@
+"""`jobworker stats`: what jobs use."""
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from jobworker.cli.commands.status import pages
+from jobworker.cli.options import JobID, OutputFormat, client_command, output_option
+
+if TYPE_CHECKING:
+    from jobworker.client.connection import Service
+
+
+@click.command()
+@click.argument("jobs", type=JobID(), metavar="[JOB]...", nargs=-1)
+@output_option
+@client_command
+def stats(service: "Service", jobs: tuple[str, ...], output: OutputFormat) -> None:
+    """Show what jobs use, or have used: by default those that run.
+
+    Processor time, memory and disk traffic are those of a job's whole tree.
+    """
+    from jobworker.cli.display.table import table_text, terminal_width
+    from jobworker.cli.display.usage import USAGE_HEADS, read_usage, usage_cells
+    from jobworker.proto import workerservice_pb2 as pb
+
+    names = jobs or [
+        status.jobID for status in pages(service, pb.ListRequest(running=True), limit=0)
+    ]
+    found = [service.status(name) for name in names]
+    if output == "json":
+        told = [{"id": status.jobID, **asdict(read_usage(status.usage))} for status in found]
+        click.echo(json.dumps(told))
+        return
+    rows: list[tuple[str, ...]] = [("JOB", "OWNER", *USAGE_HEADS)]
+    rows += [
+        (status.jobID, status.owner, *usage_cells(read_usage(status.usage))) for status in found
+    ]
+    click.echo(table_text(rows, terminal_width()))

@@ -1,0 +1,114 @@
+"""`jobworker status`, `wait` and `list`: what jobs do and how they ended."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from jobworker.cli.options import JobID, OutputFormat, client_command, output_option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jobworker.cli.display.job import Job
+    from jobworker.client.connection import Service
+    from jobworker.proto import workerservice_pb2 as pb
+
+# The most that one page of the server's list holds.
+PAGE = 1000
+
+
+@click.command()
+@click.argument("job", type=JobID())
+@output_option
+@client_command
+def status(service: "Service", job: str, output: OutputFormat) -> None:
+    """Show what a job does, or how it ended."""
+    from jobworker.cli.display.job import read_job
+
+    _show(read_job(service.status(job)), output)
+
+
+@click.command()
+@click.argument("jobs", type=JobID(), metavar="JOB...", nargs=-1, required=True)
+@output_option
+@client_command
+def wait(service: "Service", jobs: tuple[str, ...], output: OutputFormat) -> None:
+    """Wait for jobs to end, and print the exit code of each."""
+    from jobworker.cli.commands.each import for_each
+    from jobworker.cli.display.job import check_known, job_json, read_job
+    from jobworker.client.follow import wait_for_end
+    from jobworker.proto import workerservice_pb2 as pb
+
+    # A misspelt one is told before anything is waited for; and a prefix that is
+    # unique now may not be when the connection breaks.
+    ids = [service.status(job).jobID for job in jobs]
+
+    def await_end(whole_id: str) -> None:
+        job = read_job(wait_for_end(service, pb.WaitRequest(jobID=whole_id)))
+        check_known(job)
+        click.echo(job_json(job) if output == "json" else str(job.exit_code))
+
+    for_each(service, ids, await_end)
+
+
+@click.command("list")
+@click.option("--running", "-r", is_flag=True, help="Only jobs that have not ended.")
+@click.option("--owner", default="", help="Only jobs of this user.")
+@click.option("--tenant", default="", help="Only jobs of this tenant.")
+@click.option(
+    "--limit",
+    "-n",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    help="At most so many, newest first; 0 for all.",
+)
+@click.option("--quiet", "-q", is_flag=True, help="Print IDs alone.")
+@output_option
+@client_command
+def list_jobs(
+    service: "Service",
+    *,
+    running: bool,
+    owner: str,
+    tenant: str,
+    limit: int,
+    quiet: bool,
+    output: OutputFormat,
+) -> None:
+    """List the jobs that you may see, newest first."""
+    from jobworker.cli.display.job import HEADS, job_cells, jobs_json, read_job
+    from jobworker.cli.display.table import table_text, terminal_width
+    from jobworker.proto import workerservice_pb2 as pb
+
+    request = pb.ListRequest(running=running, owner=owner, tenant=tenant)
+    jobs = [read_job(status) for status in pages(service, request, limit)]
+    if quiet:
+        click.echo("".join(f"{job.id}\n" for job in jobs), nl=False)
+    elif output == "json":
+        click.echo(jobs_json(jobs))
+    else:
+        now = datetime.now(UTC)
+        click.echo(table_text([HEADS, *(job_cells(job, now) for job in jobs)], terminal_width()))
+
+
+def pages(
+    service: "Service", request: "pb.ListRequest", limit: int
+) -> "Iterator[pb.QueryStatusResponse]":
+    """Yield the listed jobs, page after page, at most `limit` unless it is 0."""
+    left = limit
+    while True:
+        request.pageSize = min(left, PAGE) if limit else PAGE
+        reply = service.list(request)
+        yield from reply.jobs
+        left -= len(reply.jobs)
+        if not reply.nextPageToken or (limit and left <= 0):
+            return
+        request.pageToken = reply.nextPageToken
+
+
+def _show(job: "Job", output: OutputFormat) -> None:
+    from jobworker.cli.display.job import job_json, job_text
+
+    click.echo(job_json(job) if output == "json" else job_text(job, datetime.now(UTC)))

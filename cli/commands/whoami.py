@@ -1,0 +1,33 @@
+"""`jobworker whoami`: who the server takes one for."""
+
+import json
+from datetime import UTC
+from typing import TYPE_CHECKING
+
+import click
+
+from jobworker.cli.options import OutputFormat, client_command, output_option
+
+if TYPE_CHECKING:
+    from jobworker.client.connection import Service
+
+
+@click.command()
+@output_option
+@client_command
+def whoami(service: "Service", output: OutputFormat) -> None:
+    """Show the user and tenants that your certificate stands for."""
+    me = service.whoami()
+    expiry = me.notAfter.ToDatetime(tzinfo=UTC)
+    if output == "json":
+        fields = {
+            "common_name": me.commonName,
+            "tenants": list(me.tenants),
+            "serial": me.serial,
+            "not_after": f"{expiry:%Y-%m-%dT%H:%M:%SZ}",
+        }
+        click.echo(json.dumps(fields))
+        return
+    click.echo(f"User:         {me.commonName}")
+    click.echo(f"Tenants:      {', '.join(me.tenants) or '(none)'}")
+    click.echo(f"Certificate:  {me.serial}, valid until {expiry:%Y-%m-%d %H:%M:%S} UTC")

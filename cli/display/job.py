@@ -1,0 +1,202 @@
+"""A job as the command shows it: read from the server's reply, written as text or JSON."""
+
+import json
+import shlex
+import signal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from jobworker.cli.display.usage import (
+    Limits,
+    Usage,
+    limits_text,
+    read_limits,
+    read_usage,
+    usage_text,
+)
+from jobworker.cli.errors import CliError, printable
+from jobworker.cli.quantities import span_text
+from jobworker.proto import workerservice_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job's status. The field names are the keys of the JSON form.
+
+    `state` is starting, running, stopping or ended; `reason`, once ended, why:
+    exited, signaled, stopped, lost, timed_out, output_limit or out_of_memory.
+    `exit_code`, once ended, is as a shell reports it, 128+N for signal N; a lost job has none. Of
+    the `output_bytes` written, those before `output_begin` are not kept. `user`
+    is the Unix user it runs as; `user_shared`, that all jobs do. A list has no
+    `usage`.
+    """
+
+    id: str
+    state: str
+    reason: str | None
+    exit_code: int | None
+    signal: int | None
+    pid: int
+    command: tuple[str, ...]
+    working_directory: str
+    owner: str
+    tenant: str
+    created_at: datetime | None
+    ended_at: datetime | None
+    output_begin: int
+    output_bytes: int
+    output_complete: bool
+    user: str
+    user_shared: bool
+    isolation: str
+    network: bool
+    limits: Limits
+    usage: Usage | None
+    detail: str
+
+    @property
+    def ended(self) -> bool:
+        """Whether the main process has ended."""
+        return self.state == "ended"
+
+
+def read_job(status: pb.QueryStatusResponse) -> Job:
+    """Return the job that a reply describes."""
+    ended = status.state == pb.JOB_STATE_ENDED
+    lost = status.endReason == pb.END_REASON_LOST
+    return Job(
+        id=status.jobID,
+        state=_word(pb.JobState.Name(status.state), "JOB_STATE_"),
+        reason=_word(pb.EndReason.Name(status.endReason), "END_REASON_") if ended else None,
+        exit_code=status.exitCode if ended and not lost else None,
+        signal=status.signal or None,
+        pid=status.pid,
+        command=(status.commandName, *status.Arguments),
+        working_directory=status.workingDirectory,
+        owner=status.owner,
+        tenant=status.tenant,
+        created_at=_time(status.createdAt) if status.HasField("createdAt") else None,
+        ended_at=_time(status.endedAt) if status.HasField("endedAt") else None,
+        output_begin=status.outputBegin,
+        output_bytes=status.outputBytes,
+        output_complete=status.outputComplete,
+        user=status.user,
+        user_shared=status.userShared,
+        isolation=_word(pb.Isolation.Name(status.isolation), "ISOLATION_"),
+        network=not status.noNetwork,
+        limits=read_limits(status.limits),
+        usage=read_usage(status.usage) if status.HasField("usage") else None,
+        detail=status.detail,
+    )
+
+
+def check_known(job: Job) -> None:
+    """Raise CliError for a job that has ended in nobody knows what way."""
+    if job.reason == "lost":
+        raise CliError(f"job {job.id} was lost, its exit code is unknown: {job.detail}")
+
+
+def _word(name: str, prefix: str) -> str:
+    return name.removeprefix(prefix).lower()
+
+
+def _time(stamp: Timestamp) -> datetime:
+    return stamp.ToDatetime(tzinfo=UTC)
+
+
+def job_json(job: Job) -> str:
+    """Return the job as one line of JSON, times in ISO 8601."""
+    return json.dumps(asdict(job), default=_iso)
+
+
+def jobs_json(jobs: Sequence[Job]) -> str:
+    """Return the jobs as a JSON array, a line for each."""
+    return "[" + ",\n ".join(job_json(job) for job in jobs) + "]"
+
+
+def _iso(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    raise TypeError(f"no JSON form for {value!r}")
+
+
+def job_text(job: Job, now: datetime) -> str:
+    """Return the job as lines of `Name: value`, for a terminal; ages are as of `now`."""
+    ended = job.ended_at or now
+    rows = {
+        "Job": job.id,
+        "Command": shlex.join(job.command),
+        "State": f"{job.state}: {outcome_text(job)}" if job.ended else job.state,
+        "PID": "" if job.ended else str(job.pid),
+        "Owner": f"{job.owner} (tenant {job.tenant})" if job.tenant else job.owner,
+        "Directory": job.working_directory,
+        "Started": _when(job.created_at, now),
+        "Ended": _when(job.ended_at, now),
+        "Took": span_text(ended - job.created_at) if job.created_at and job.ended else "",
+        "Output": _output_text(job),
+        "Runs as": _runs_as(job),
+        "Limits": limits_text(job.limits),
+        "Used": usage_text(job.usage) if job.usage else "",
+        "Detail": job.detail,
+    }
+    return "\n".join(f"{name + ':':<11}{printable(text)}" for name, text in rows.items() if text)
+
+
+def _runs_as(job: Job) -> str:
+    shared = ", as all jobs do" if job.user_shared else ""
+    isolated = "" if job.isolation in {"none", "unspecified"} else f", {job.isolation}"
+    return f"{job.user}{shared}{isolated}{'' if job.network else ', without network'}"
+
+
+def _output_text(job: Job) -> str:
+    so_far = "" if job.output_complete else " so far"
+    dropped = f", the first {job.output_begin} not kept" if job.output_begin else ""
+    return f"{job.output_bytes} bytes{so_far}{dropped}"
+
+
+# Reasons that say why the service ended a job, before how that went.
+_WHY = {
+    "stopped": "stopped, ",
+    "timed_out": "timed out, ",
+    "output_limit": "over its output limit, ",
+    "out_of_memory": "out of memory, ",
+}
+
+
+def outcome_text(job: Job) -> str:
+    """Return how a job ended, or its state while it has not: "exited with 3"."""
+    if not job.ended:
+        return job.state
+    if job.reason == "lost":
+        return "lost, exit code unknown"
+    end = f"killed by {_signal_name(job.signal)}" if job.signal else f"exited with {job.exit_code}"
+    return _WHY.get(job.reason or "", "") + end
+
+
+def _signal_name(number: int) -> str:
+    names = {member.value: member.name for member in signal.Signals}
+    return names.get(number, f"signal {number}")
+
+
+def _when(time: datetime | None, now: datetime) -> str:
+    if time is None:
+        return ""
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC ({span_text(now - time)} ago)"
+
+
+HEADS = ("JOB", "OWNER", "TENANT", "AGE", "STATE", "COMMAND")
+
+
+def job_cells(job: Job, now: datetime) -> tuple[str, ...]:
+    """Return the cells of a table of HEADS; ages are as of `now`."""
+    return (
+        job.id,
+        job.owner,
+        job.tenant or "-",
+        span_text(now - job.created_at) if job.created_at else "-",
+        outcome_text(job),
+        printable(shlex.join(job.command)),
+    )

@@ -1,0 +1,115 @@
+"""A job's output and end, read across broken connections."""
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+
+import grpc
+
+from jobworker.cli.errors import CliError, tell
+from jobworker.client.connection import Service, outcome
+from jobworker.client.flood import Flood
+from jobworker.client.outage import Outage
+from jobworker.client.pieces import Gap, Piece, chunk_of
+from jobworker.proto import workerservice_pb2 as pb
+
+
+def read_output(
+    service: Service, request: pb.GetOutputRequest, outage: Outage | None = None
+) -> Iterator[Piece]:
+    """Yield what `request` selects of a job's output; it names the whole ID, and asks for raw.
+
+    When the connection breaks, it goes on from the byte it had come to; so it
+    does, by a faster way, when the output turns out to come in a flood.
+
+    Raises:
+        grpc.RpcError: The server refused.
+        CliError: The connection broke and did not come back in time.
+    """
+    outage = outage or Outage()
+    flood = Flood()
+    # Where to go on; None before the first byte.
+    offset: int | None = None
+    while True:
+        try:
+            rest = request if offset is None else _from(offset, request)
+            with closing(_pieces(service, rest, flood)) as pieces:
+                for piece in pieces:
+                    outage.over()
+                    offset = piece.end
+                    yield piece
+                    if flood.begins_with(piece.end - piece.offset):
+                        break
+                else:
+                    return
+        except grpc.RpcError as error:
+            if flood.flows and outcome(error)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                # One connection too many; gRPC has one already.
+                flood.dam()
+            else:
+                _outlast(error, outage, service, f"the output of {request.jobID}")
+
+
+def _pieces(
+    service: Service, request: pb.GetOutputRequest, flood: Flood
+) -> Generator[Piece, None, None]:
+    """What `request` selects, by the way that suits."""
+    if flood.flows:
+        from jobworker.client.output_connection import NotServed
+
+        try:
+            with service.output_connection() as connection:
+                yield from connection.output(request)
+            return
+        except NotServed:
+            flood.dam()
+    with closing(service.output(request)) as replies:
+        for reply in replies:
+            yield _piece(reply)
+
+
+def _piece(reply: pb.GetOutputResponse) -> Piece:
+    if reply.gapBytes:
+        return Gap(reply.offset, reply.gapBytes)
+    return chunk_of(reply, reply.offset, reply.data)
+
+
+def _from(offset: int, request: pb.GetOutputRequest) -> pb.GetOutputRequest:
+    """Return the request that goes on at `offset`, whatever it began with."""
+    rest = pb.GetOutputRequest()
+    rest.CopyFrom(request)
+    for beginning in ("tailLines", "tailBytes", "since"):
+        rest.ClearField(beginning)
+    rest.offset = offset
+    return rest
+
+
+def wait_for_end(
+    service: Service, request: pb.WaitRequest, outage: Outage | None = None
+) -> pb.QueryStatusResponse:
+    """Return a job's status once it has ended; a broken connection is outlasted.
+
+    Raises:
+        grpc.RpcError: The server refused.
+        CliError: The connection broke and did not come back in time.
+    """
+    outage = outage or Outage()
+    while True:
+        try:
+            return service.wait(request)
+        except grpc.RpcError as error:
+            _outlast(error, outage, service, f"the end of {request.jobID}")
+
+
+def _outlast(error: grpc.RpcError, outage: Outage, service: Service, sought: str) -> None:
+    """Wait out the outage that `error` tells of; raise it if it is none, or lasts too long."""
+    code, _ = outcome(error)
+    if code is grpc.StatusCode.ABORTED:
+        # Whoever reads our output paused for longer than the server waits.
+        return
+    if code is not grpc.StatusCode.UNAVAILABLE:
+        raise error
+    if not outage.lasting:
+        tell(f"lost the connection to {service.server}; going on with {sought} when it is back")
+    if not outage.wait():
+        failure = service.failure(error)
+        raise CliError(f"gave up on {sought}: {failure}", failure.exit_code) from error

@@ -1,0 +1,194 @@
+"""Which job a request is about, and whether its caller may do that to it."""
+
+import asyncio
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import grpc
+
+from jobworker.authz.identity import Identity
+from jobworker.authz.policy.in_force import PolicyInForce
+from jobworker.authz.policy.policy import Decision, JobFacts
+from jobworker.grpc_api.guard.refusal import Refusal
+from jobworker.proto import ipc_pb2 as ipc
+from jobworker.proto import workerservice_pb2 as pb
+from jobworker.supervisor.errors import NoSuchJob
+from jobworker.supervisor.ipc.client import SupervisorClient
+from jobworker.supervisor.ipc.snapshot import JobSnapshot
+
+# A caller who may do one of these to a job may know that it exists.
+SEEING = ("status", "list", "output")
+_FULL_ID = 36
+_ID_PREFIX = re.compile(r"[0-9a-f-]{4,36}")
+# Decided about in place of a job that is not there.
+_NOBODYS = JobFacts("", "")
+# That there is no such job is told at a multiple of this after the question, so
+# that how long it took to find out says nothing.
+_BEAT_SECONDS = 0.02
+# How many jobs with a prefix are looked at for those the caller may see.
+_PREFIX_PAGE = 1000
+
+
+class Verdict(NamedTuple):
+    """What came of asking whether a caller may do an action.
+
+    `about` is the job, or what there is of one that is not there. `decision` is
+    None where there was nothing to decide on: no such job, or a tenant that is
+    not the caller's. `policy` is the version that decided. `error` is what the
+    caller is to be told, None if they may; `job` is the job to act on then.
+    """
+
+    action: str
+    job_id: str
+    about: JobFacts
+    decision: Decision | None
+    policy: str
+    error: Refusal | NoSuchJob | None
+    job: JobSnapshot | None = None
+
+
+class Access(NamedTuple):
+    """The two sources a request is judged from."""
+
+    authority: PolicyInForce
+    supervisor: SupervisorClient
+
+    async def judge(self, identity: Identity, action: str, job_id: str) -> Verdict:
+        """Whether the caller may do the action to the job of an ID, or of a prefix of it.
+
+        A job that is not there and one that the caller may not see are told in
+        the same words, after the same work and on the same beat: NoSuchJob.
+        One they may see but not treat so is a Refusal, and so is a prefix that
+        several jobs have.
+        """
+        asked = asyncio.get_running_loop().time()
+        try:
+            job = await self._find(identity, job_id)
+        except Refusal as error:
+            return Verdict(action, job_id, _NOBODYS, None, self.authority.version, error)
+        about = facts(job) if job else _NOBODYS
+        verdict = self._judge(identity, action, about, job)
+        seen = verdict.error is None or self.may_see(identity, about)
+        if job is not None and seen:
+            return verdict
+        await _next_beat(asked)
+        unknown = _no_such_job(job_id)
+        if job is None:
+            return Verdict(action, job_id, _NOBODYS, None, verdict.policy, unknown)
+        return verdict._replace(error=unknown, job=None)
+
+    def judge_found(self, identity: Identity, action: str, job: JobSnapshot) -> Verdict:
+        """Whether the caller may do the action to a job; the error is a Refusal in any case."""
+        return self._judge(identity, action, facts(job), job)
+
+    def _judge(
+        self, identity: Identity, action: str, about: JobFacts, job: JobSnapshot | None
+    ) -> Verdict:
+        policy = self.authority.policy
+        decision = policy.decide(identity, action, about)
+        job_id = job.id if job else ""
+        if not decision.allowed:
+            return Verdict(action, job_id, about, decision, policy.version, denial(decision))
+        return Verdict(action, job_id, about, decision, policy.version, None, job)
+
+    def judge_start(
+        self, identity: Identity, request: pb.StartRequest, job_id: str = ""
+    ) -> Verdict:
+        """Whether the caller may start this, for that tenant; `job_id` is what its ID is to be."""
+        policy = self.authority.policy
+        try:
+            tenant = tenant_of_start(identity, request.tenant)
+        except Refusal as error:
+            about = _facts_of_start(identity, request, request.tenant)
+            return Verdict("start", job_id, about, None, policy.version, error)
+        about = _facts_of_start(identity, request, tenant)
+        decision = policy.decide(identity, "start", about)
+        refusal = None if decision.allowed else denial(decision)
+        return Verdict("start", job_id, about, decision, policy.version, refusal)
+
+    def each_job(self, action: str) -> Verdict:
+        """For an action on many jobs, to each of which the method asks for the right."""
+        decision = Decision(allowed=True, reason="each job is decided by itself", rule=None)
+        policy = self.authority.version
+        return Verdict(action, "", JobFacts("*", "*"), decision, policy, None)
+
+    def may_see(self, identity: Identity, about: JobFacts) -> bool:
+        """Whether the caller may know that there is such a job."""
+        # All of them, so that every answer takes the same work.
+        allowed = [self.authority.decide(identity, action, about).allowed for action in SEEING]
+        return any(allowed)
+
+    def visible(self, identity: Identity, jobs: Iterable[JobSnapshot]) -> list[JobSnapshot]:
+        """Those of the jobs that the caller may know of."""
+        # Only what is to be started is judged by more than these two.
+        known: dict[tuple[str, str], bool] = {}
+        found = []
+        for job in jobs:
+            key = job.owner, job.tenant
+            if key not in known:
+                known[key] = self.may_see(identity, facts(job))
+            if known[key]:
+                found.append(job)
+        return found
+
+    async def _find(self, identity: Identity, job_id: str) -> JobSnapshot | None:
+        """The job, also one the caller may not see; of a prefix, only one they may see."""
+        if not _ID_PREFIX.fullmatch(job_id):
+            return None
+        if len(job_id) < _FULL_ID:
+            return await self._of_prefix(identity, job_id)
+        try:
+            return await self.supervisor.get(job_id)
+        except NoSuchJob:
+            return None
+
+    async def _of_prefix(self, identity: Identity, prefix: str) -> JobSnapshot | None:
+        found = await self.supervisor.list(ipc.List(prefix=prefix, limit=_PREFIX_PAGE))
+        visible = self.visible(identity, found)
+        if len(visible) > 1:
+            raise Refusal(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "AMBIGUOUS_PREFIX",
+                f"{len(visible)} jobs have IDs that begin with {prefix}: give more of the ID",
+            )
+        return visible[0] if visible else None
+
+
+async def _next_beat(since: float) -> None:
+    """Wait until a whole number of beats is over since then, by the event loop's clock."""
+    passed = asyncio.get_running_loop().time() - since
+    await asyncio.sleep(_BEAT_SECONDS - passed % _BEAT_SECONDS)
+
+
+def facts(job: JobSnapshot) -> JobFacts:
+    """What a policy may judge a job by."""
+    return JobFacts(owner=job.owner, tenant=job.tenant, command=job.argv[0], arguments=job.argv[1:])
+
+
+def tenant_of_start(identity: Identity, asked: str) -> str:
+    """The tenant a job is started for: the one asked for, else the certificate's first.
+
+    Raises Refusal (PERMISSION_DENIED) for one that is not the caller's.
+    """
+    if asked and asked not in identity.tenants:
+        raise Refusal(
+            grpc.StatusCode.PERMISSION_DENIED,
+            "DENIED",
+            f"start refused to cn={identity.common_name}: "
+            f"the certificate does not name the tenant {asked[:64]!r}",
+        )
+    return asked or (identity.tenants[0] if identity.tenants else "")
+
+
+def _facts_of_start(identity: Identity, request: pb.StartRequest, tenant: str) -> JobFacts:
+    return JobFacts(identity.common_name, tenant, request.commandName, tuple(request.Arguments))
+
+
+def denial(decision: Decision) -> Refusal:
+    """The refusal that tells a decision's reason."""
+    return Refusal(grpc.StatusCode.PERMISSION_DENIED, "DENIED", decision.reason)
+
+
+def _no_such_job(job_id: str) -> NoSuchJob:
+    return NoSuchJob(f"there is no job {job_id[:64]!r}, or it is not yours to see")

@@ -1,0 +1,273 @@
+"""The one interceptor: authenticates and authorizes every call before its method runs."""
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from enum import Enum
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import grpc
+from uuid_utils import uuid7
+
+from jobworker.authz.identity import Identity, IdentityError
+from jobworker.grpc_api.errors import TurnedAway, UndeclaredMethod
+from jobworker.grpc_api.guard.access import Access, Verdict
+from jobworker.grpc_api.guard.audit_trail import AuditTrail, Caller
+from jobworker.grpc_api.guard.handlers import wrapped
+from jobworker.grpc_api.guard.open_calls import OpenCalls
+from jobworker.grpc_api.guard.refusal import Refusal, refuse
+from jobworker.proto.workerservice_pb2 import DESCRIPTOR
+from jobworker.supervisor.errors import SupervisorError
+from jobworker.supervisor.ipc.snapshot import JobSnapshot
+
+log = logging.getLogger(__name__)
+
+SERVICE = DESCRIPTOR.services_by_name["WorkerService"].full_name
+
+
+class About(Enum):
+    """What a method's action is done to."""
+
+    NEW_JOB = "the job to be started"
+    ONE_JOB = "the job of the request's jobID"
+    EACH_JOB = "every job of the answer, by the method itself"
+    ONESELF = "nobody but the caller"
+
+
+class Rule(NamedTuple):
+    """Who may call a method: those who may do the action to what it is about."""
+
+    action: str
+    about: About
+
+
+RULES: dict[str, Rule] = {
+    "Start": Rule("start", About.NEW_JOB),
+    "Stop": Rule("stop", About.ONE_JOB),
+    "QueryStatus": Rule("status", About.ONE_JOB),
+    "GetOutput": Rule("output", About.ONE_JOB),
+    "Signal": Rule("signal", About.ONE_JOB),
+    "Wait": Rule("status", About.ONE_JOB),
+    "List": Rule("list", About.EACH_JOB),
+    "Remove": Rule("stop", About.ONE_JOB),
+    "Prune": Rule("stop", About.EACH_JOB),
+    "WhoAmI": Rule("none", About.ONESELF),
+    "CanI": Rule("none", About.ONESELF),
+}
+
+
+def check_declared(rules: dict[str, Rule]) -> None:
+    """Raise UndeclaredMethod unless there is a rule for every method of the contract."""
+    for service in DESCRIPTOR.services_by_name.values():
+        for method in service.methods_by_name:
+            if method not in rules:
+                raise UndeclaredMethod(f"{service.full_name}.{method} declares no action")
+
+
+class Call(NamedTuple):
+    """An authorized call: who makes it, and the job it is about, if it is about one.
+
+    `job_id` is that job's, or the one that a job to be started is to have.
+    `record` takes further decisions that the method makes; see
+    AuditTrail.require.
+    """
+
+    caller: Caller
+    job: JobSnapshot | None
+    job_id: str
+    record: Callable[[Verdict], None]
+
+    @property
+    def identity(self) -> Identity:
+        """Who makes it."""
+        return self.caller.identity
+
+
+_current: contextvars.ContextVar[Call] = contextvars.ContextVar("jobworker_call")
+
+
+def current_call() -> Call:
+    """The call being served."""
+    return _current.get()
+
+
+class Clients(Protocol):
+    """Knows who is behind the peer names that gRPC reports; see `Edge`."""
+
+    def identity_of(self, peer: str) -> Identity | None:
+        """The verified identity, None for a name that nobody registered.
+
+        Raises IdentityError for a good certificate that names no identity,
+        TurnedAway for a client with too many connections.
+        """
+
+    def address_of(self, peer: str) -> str:
+        """The client's host:port."""
+
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in the stubs only
+    """Wraps every method's behaviour; raises UndeclaredMethod on construction."""
+
+    def __init__(
+        self,
+        clients: Clients,
+        access: Access,
+        trail: AuditTrail,
+        *,
+        rules: dict[str, Rule] = RULES,
+        stall_seconds: float = 60.0,
+    ) -> None:
+        """A reader that takes nothing of a stream for `stall_seconds` is cut."""
+        check_declared(rules)
+        self._stall_seconds = stall_seconds
+        self._clients = clients
+        self._trail = trail
+        self._access = access
+        self._rules = rules
+        self._open = OpenCalls()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable["grpc.RpcMethodHandler[Any, Any]"]
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
+        """Put the guard before the method (grpc.aio.ServerInterceptor)."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return handler
+        service, _, method = handler_call_details.method.removeprefix("/").partition("/")
+        if service != SERVICE:
+            return wrapped(handler, self._guard_other)
+        guard = self._guard_stream if handler.response_streaming else self._guard_unary
+        return wrapped(handler, partial(guard, method))
+
+    def review(self) -> None:
+        """Decide the open calls by the policy now in force, and end those it refuses."""
+        for caller, verdict in self._open.review(self._access.judge_found):
+            log.info("ended a call: %s", verdict.error)
+            self._trail.note(caller, verdict)
+
+    def _guard_other(self, behaviour: Any) -> Any:
+        """Authenticate alone, for services that tell nothing of any job, such as health."""
+
+        async def guarded(request: Any, context: _Context) -> Any:
+            try:
+                self._authenticate(context)
+            except Refusal as error:
+                await refuse(context, error)
+            return await behaviour(request, context)
+
+        return guarded
+
+    def _guard_unary(self, method: str, behaviour: Any) -> Any:
+        async def guarded(request: Any, context: _Context) -> Any:
+            try:
+                async with self._authorized(method, request, context):
+                    return await behaviour(request, context)
+            except (Refusal, SupervisorError) as error:
+                await refuse(context, error)
+
+        return guarded
+
+    def _guard_stream(self, method: str, behaviour: Any) -> Any:
+        async def guarded(request: Any, context: _Context) -> None:
+            try:
+                async with (
+                    self._authorized(method, request, context),
+                    aclosing(behaviour(request, context)) as responses,
+                ):
+                    async for response in responses:
+                        await self._deliver(response, context)
+            except (Refusal, SupervisorError) as error:
+                await refuse(context, error)
+
+        return guarded
+
+    async def _deliver(self, response: Any, context: _Context) -> None:
+        """Write a response. Raises Refusal when the reader takes nothing for too long."""
+        async with unless_stalled(self._stall_seconds):
+            await context.write(response)
+
+    @asynccontextmanager
+    async def _authorized(
+        self, method: str, request: Any, context: _Context
+    ) -> AsyncIterator[None]:
+        """Serve within the block, if the caller may. Raises Refusal, also later: see `review`."""
+        async with self.authorized(method, request, self._authenticate(context)) as call:
+            _current.set(call)
+            yield
+
+    @asynccontextmanager
+    async def authorized(self, method: str, request: Any, caller: Caller) -> AsyncIterator[Call]:
+        """Serve an authenticated caller within the block, if they may call the method.
+
+        Raises Refusal and NoSuchJob; also later, wherever the block waits, when
+        a new policy refuses it: see `review`.
+        """
+        rule = self._rules[method]
+        call = await self._authorize(rule, request, caller)
+        if call.job is None:
+            yield call
+            return
+        async with self._open.serving(call.caller, rule.action, call.job):
+            yield call
+
+    async def _authorize(self, rule: Rule, request: Any, caller: Caller) -> Call:
+        record = partial(self._trail.require, caller)
+        match rule.about:
+            case About.ONESELF:
+                return Call(caller, None, "", record)
+            case About.ONE_JOB:
+                verdict = await self._access.judge(caller.identity, rule.action, request.jobID)
+            case About.NEW_JOB:
+                verdict = self._access.judge_start(caller.identity, request, str(uuid7()))
+            case About.EACH_JOB:
+                verdict = self._access.each_job(rule.action)
+        record(verdict)
+        if verdict.error is not None:
+            raise verdict.error
+        return Call(caller, verdict.job, verdict.job_id, record)
+
+    def _authenticate(self, context: _Context) -> Caller:
+        peer = context.peer()
+        try:
+            identity = self._clients.identity_of(peer)
+        except (IdentityError, TurnedAway) as error:
+            raise unknown_client(error) from error
+        if identity is None:
+            raise _unauthenticated("the connection did not come through the TLS edge")
+        return Caller(identity, self._clients.address_of(peer))
+
+
+@asynccontextmanager
+async def unless_stalled(seconds: float) -> AsyncIterator[None]:
+    """Give the reader of a stream so long for the block. Raises Refusal when it took nothing."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        log.warning("cut a reader that took nothing for %g s", seconds)
+        raise Refusal(
+            grpc.StatusCode.ABORTED,
+            "READER_STALLED",
+            f"nothing was read for {seconds:g} s: ask again from the offset that was reached",
+        ) from None
+
+
+def unknown_client(error: IdentityError | TurnedAway) -> Refusal:
+    """The refusal of a client whose certificate names nobody, or that is one too many."""
+    if isinstance(error, TurnedAway):
+        return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "CONNECTIONS", str(error))
+    return _unauthenticated(str(error))
+
+
+def _unauthenticated(reason: str) -> Refusal:
+    return Refusal(grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED", reason)

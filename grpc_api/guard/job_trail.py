@@ -1,0 +1,124 @@
+"""Jobs' new states on their way into the audit log: each at least once, whatever dies."""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Never
+
+from jobworker.authz.audit.files import Line, last_lines
+from jobworker.authz.audit.record import AuditError, Changed
+from jobworker.grpc_api.config import AuditConfig
+from jobworker.grpc_api.guard.audit_trail import AuditTrail
+from jobworker.supervisor.ipc.client import SupervisorClient
+from jobworker.supervisor.ipc.snapshot import JobSnapshot
+from jobworker.supervisor.job import Reason, State
+
+log = logging.getLogger(__name__)
+
+# What happened in so long before the log's last record may have missed it: the
+# front was killed between hearing of it and recording it. Wider than any delay
+# of a front that is alive.
+_MARGIN_NS = 60 * 1_000_000_000
+# Records remembered, so that what is heard twice is recorded once.
+REMEMBERED = 20_000
+_RETRY_SECONDS = 1.0
+_RECORDED = (State.RUNNING, State.STOPPING, State.ENDED)
+
+# A job's ID and the name of a state in the log.
+_Key = tuple[str, str]
+
+
+async def keep_recording(
+    supervisor: SupervisorClient, trail: AuditTrail, config: AuditConfig
+) -> Never:
+    """Record all jobs' states until cancelled; without a log, only wait. Raises AuditError."""
+    if not config.directory:
+        await asyncio.Future()
+    jobs = JobTrail(trail, last_lines(Path(config.directory), REMEMBERED))
+    supervisor.observe(jobs.since_ns, jobs.told)
+    await jobs.run()
+
+
+class JobTrail:
+    """Records the states of jobs that the supervisor tells of.
+
+    What cannot be recorded waits, the newest state of each job; the supervisor
+    tells a next front of it again.
+    """
+
+    def __init__(self, trail: AuditTrail, recorded: Iterable[Line]) -> None:
+        """`recorded` are the last lines of the log."""
+        self._trail = trail
+        self._known: OrderedDict[_Key, None] = OrderedDict()
+        self._waiting: dict[str, JobSnapshot] = {}
+        self._news = asyncio.Event()
+        self._told_ns = 0
+        for line in recorded:
+            self._told_ns = int(line.record.time.timestamp() * 1e9)
+            if isinstance(line.record.event, Changed):
+                self._remember((line.record.event.job, line.record.event.state))
+
+    def since_ns(self) -> int:
+        """From when on the ends of jobs may be missing in the log; nanoseconds since 1970."""
+        return max(0, (self._told_ns or time.time_ns()) - _MARGIN_NS)
+
+    def told(self, job: JobSnapshot) -> None:
+        """The supervisor has told of a job as it is now."""
+        if job.state in _RECORDED and (job.id, _name(job.state)) not in self._known:
+            self._waiting[job.id] = job
+            self._news.set()
+
+    async def run(self) -> Never:
+        """Record what is told, until cancelled."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            try:
+                self._record()
+            except AuditError:
+                await asyncio.sleep(_RETRY_SECONDS)
+                self._news.set()
+
+    def _record(self) -> None:
+        for job_id in list(self._waiting):
+            job = self._waiting[job_id]
+            for event in changes(job):
+                if (job.id, event.state) not in self._known:
+                    self._trail.append(event)
+                    self._remember((job.id, event.state))
+            del self._waiting[job_id]
+            self._told_ns = time.time_ns()
+
+    def _remember(self, key: _Key) -> None:
+        self._known[key] = None
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+
+
+def changes(job: JobSnapshot) -> Iterator[Changed]:
+    """The states that a job must have gone through to be as it is, for the log."""
+    common = {"job": job.id, "owner": job.owner, "tenant": job.tenant}
+    if job.state in _RECORDED:
+        began = f"process {job.pid}, since {_time(job.created_ns)}"
+        yield Changed(**common, state=_name(State.RUNNING), detail=began)
+    if job.state is State.STOPPING:
+        yield Changed(**common, state=_name(State.STOPPING), detail=_reason(job.reason))
+    if job.state is State.ENDED:
+        ended = f"{_reason(job.reason)}, exit code {job.exit_code}, at {_time(job.ended_ns)}"
+        yield Changed(**common, state=_name(State.ENDED), detail=ended)
+
+
+def _name(state: State) -> str:
+    return state.name.lower()
+
+
+def _reason(reason: Reason) -> str:
+    return reason.name.lower().replace("_", " ")
+
+
+def _time(nanoseconds: int) -> str:
+    return datetime.fromtimestamp(nanoseconds / 1e9, UTC).isoformat(timespec="milliseconds")

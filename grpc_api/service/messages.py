@@ -1,0 +1,46 @@
+"""What a job has used, may use and sees, as the contract tells it."""
+
+import grpc
+
+from jobworker.grpc_api.guard.refusal import Refusal
+from jobworker.proto import workerservice_pb2 as pb
+from jobworker.supervisor.ipc.snapshot import JobSnapshot
+
+
+def usage_message(job: JobSnapshot, now_ns: int) -> pb.Usage:
+    """A job's usage; `now_ns` is nanoseconds since 1970."""
+    used = job.usage
+    end = job.ended_ns if job.ended else now_ns
+    return pb.Usage(
+        userSeconds=used.user_seconds,
+        systemSeconds=used.system_seconds,
+        memoryBytes=used.memory,
+        peakMemoryBytes=used.peak_memory,
+        readBytes=used.read,
+        writtenBytes=used.written,
+        processes=used.processes,
+        wallSeconds=max(0, end - job.created_ns) / 1e9,
+    )
+
+
+def limits_message(job: JobSnapshot) -> pb.Limits:
+    """The limits that hold for a job."""
+    return pb.Limits(
+        memoryBytes=job.limits.memory,
+        cpus=job.limits.cpus,
+        processes=job.limits.processes,
+        openFiles=job.limits.open_files,
+        ioWeight=job.limits.io_weight,
+    )
+
+
+def isolation_name(asked: int) -> str:
+    """The name of an isolation profile, the same on the pipe. Raises Refusal for none."""
+    try:
+        return pb.Isolation.Name(asked)
+    except ValueError:
+        raise Refusal(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "INVALID_REQUEST",
+            f"{asked} is not an isolation profile this server knows",
+        ) from None

@@ -1,0 +1,233 @@
+"""The methods of the contract. Whoever gets here is authenticated and authorized (see guard)."""
+
+import contextlib
+import shlex
+from collections.abc import AsyncIterator
+from pathlib import Path
+from time import time_ns
+from typing import Any
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from jobworker.grpc_api.config import OutputLimits, QuotasConfig
+from jobworker.grpc_api.guard.access import Access, facts, tenant_of_start
+from jobworker.grpc_api.guard.guard import current_call
+from jobworker.grpc_api.guard.refusal import Refusal
+from jobworker.grpc_api.service.can_i import can_i
+from jobworker.grpc_api.service.messages import isolation_name, limits_message, usage_message
+from jobworker.grpc_api.service.output import TEXT_BYTES, as_bytes, as_text, selection, timestamp
+from jobworker.proto import ipc_pb2 as ipc
+from jobworker.proto import workerservice_pb2 as pb
+from jobworker.proto.workerservice_pb2_grpc import WorkerServiceServicer
+from jobworker.supervisor.config import SupervisorConfig
+from jobworker.supervisor.errors import NoSuchJob, StillRunning
+from jobworker.supervisor.ipc.snapshot import JobSnapshot
+from jobworker.supervisor.job import State
+from jobworker.supervisor.output.follow import CHUNK_BYTES, follow
+
+DEFAULT_PAGE = 100
+MAX_PAGE = 1000
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class WorkerService(WorkerServiceServicer):
+    """Turns calls into requests to the supervisor."""
+
+    def __init__(
+        self,
+        access: Access,
+        config: SupervisorConfig,
+        limits: OutputLimits,
+        quotas: QuotasConfig,
+    ) -> None:
+        self._access = access
+        self._quotas = quotas
+        self._limits = limits
+        self._supervisor = access.supervisor
+        self._config = config
+
+    async def Start(self, request: pb.StartRequest, context: _Context) -> pb.StartResponse:
+        """Run a program; see the contract for this and all below."""
+        call = current_call()
+        identity = call.identity
+        tenant = tenant_of_start(identity, request.tenant)
+        job = await self._supervisor.start(
+            ipc.Start(
+                id=call.job_id,
+                owner=identity.common_name,
+                tenant=tenant,
+                argv=[request.commandName, *request.Arguments],
+                environment=request.environment,
+                cwd=request.workingDirectory,
+                grace_seconds=request.graceSeconds or self._config.grace_seconds,
+                request_id=request.requestID,
+                timeout_seconds=request.timeoutSeconds,
+                output_limit=self._limits.resolve(request.outputLimit, tenant),
+                limits=ipc.Limits(
+                    memory_bytes=request.limits.memoryBytes,
+                    cpus=request.limits.cpus,
+                    processes=request.limits.processes,
+                    open_files=request.limits.openFiles,
+                    io_weight=request.limits.ioWeight,
+                ),
+                isolation=isolation_name(request.isolation),
+                no_network=request.noNetwork,
+                user_quota=self._quotas.of_user(identity.common_name).message(),
+                tenant_quota=self._quotas.of_tenant(tenant).message(),
+            )
+        )
+        return pb.StartResponse(jobID=job.id, pid=job.pid, success=True)
+
+    async def Stop(self, request: pb.StopRequest, context: _Context) -> pb.StopResponse:
+        job = _job()
+        grace = request.graceSeconds if request.HasField("graceSeconds") else None
+        if request.noWait:
+            await self._supervisor.stop(job.id, grace)
+            return pb.StopResponse(success=True, message="the job is being stopped")
+        async with self._supervisor.watch(job.id) as watched:
+            await self._supervisor.stop(job.id, grace)
+            await watched.until(lambda job: job.ended and job.gone)
+        message = "the job had ended already" if job.ended else ""
+        return pb.StopResponse(success=True, message=message)
+
+    async def Signal(self, request: pb.SignalRequest, context: _Context) -> pb.SignalResponse:
+        await self._supervisor.signal(_job().id, request.signal)
+        return pb.SignalResponse()
+
+    async def QueryStatus(
+        self, request: pb.QueryStatusRequest, context: _Context
+    ) -> pb.QueryStatusResponse:
+        return status_message(_job())
+
+    async def Wait(self, request: pb.WaitRequest, context: _Context) -> pb.QueryStatusResponse:
+        async with self._supervisor.watch(_job().id) as watched:
+            job = await watched.until(
+                lambda job: job.ended and (job.output_complete or not request.output)
+            )
+        return status_message(job)
+
+    async def GetOutput(
+        self, request: pb.GetOutputRequest, context: _Context
+    ) -> AsyncIterator[pb.GetOutputResponse]:
+        job = _job()
+        wanted = selection(request, piece_bytes=CHUNK_BYTES if request.raw else TEXT_BYTES)
+        directory = Path(self._config.state_dir) / "output" / job.id
+        async with self._supervisor.watch(job.id) as watched:
+            pieces = follow(watched, directory, wanted)
+            async for message in as_bytes(pieces) if request.raw else as_text(pieces):
+                yield message
+
+    async def List(self, request: pb.ListRequest, context: _Context) -> pb.ListResponse:
+        identity = current_call().identity
+        size = request.pageSize or DEFAULT_PAGE
+        if not 1 <= size <= MAX_PAGE:
+            raise Refusal(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "INVALID_REQUEST",
+                f"a page of {size} jobs is not between 1 and {MAX_PAGE}",
+            )
+        visible: list[JobSnapshot] = []
+        before = request.pageToken
+        while True:
+            page = await self._supervisor.list(
+                ipc.List(
+                    before=before,
+                    limit=MAX_PAGE,
+                    running=request.running,
+                    owner=request.owner,
+                    tenant=request.tenant,
+                )
+            )
+            visible += (
+                job
+                for job in page
+                if self._access.authority.decide(identity, "list", facts(job)).allowed
+            )
+            if len(visible) > size:
+                shown = visible[:size]
+                return pb.ListResponse(jobs=map(status_message, shown), nextPageToken=shown[-1].id)
+            if len(page) < MAX_PAGE:
+                return pb.ListResponse(jobs=map(status_message, visible))
+            before = page[-1].id
+
+    async def Remove(self, request: pb.RemoveRequest, context: _Context) -> pb.RemoveResponse:
+        await self._supervisor.remove(_job().id)
+        return pb.RemoveResponse()
+
+    async def Prune(self, request: pb.PruneRequest, context: _Context) -> pb.PruneResponse:
+        call = current_call()
+        answer = pb.PruneResponse()
+        query = ipc.List(
+            limit=MAX_PAGE,
+            owner=request.owner,
+            tenant=request.tenant,
+            ended_by_ns=time_ns() - int(request.olderThanSeconds * 1e9),
+        )
+        while True:
+            page = await self._supervisor.list(query)
+            for job in page:
+                verdict = self._access.judge_found(call.identity, "stop", job)
+                if verdict.error is None:
+                    call.record(verdict)
+                    with contextlib.suppress(NoSuchJob, StillRunning):
+                        await self._supervisor.remove(job.id)
+                        answer.jobIDs.append(job.id)
+                        answer.bytes += job.output_end - job.output_begin
+            if len(page) < MAX_PAGE:
+                return answer
+            query.before = page[-1].id
+
+    async def WhoAmI(self, request: pb.WhoAmIRequest, context: _Context) -> pb.WhoAmIResponse:
+        identity = current_call().identity
+        not_after = Timestamp()
+        not_after.FromDatetime(identity.not_after)
+        return pb.WhoAmIResponse(
+            commonName=identity.common_name,
+            tenants=identity.tenants,
+            serial=identity.serial,
+            notAfter=not_after,
+        )
+
+    async def CanI(self, request: pb.CanIRequest, context: _Context) -> pb.CanIResponse:
+        return await can_i(self._access, current_call(), request)
+
+
+def _job() -> JobSnapshot:
+    job = current_call().job
+    assert job is not None  # noqa: S101 - the guard resolves it for methods about one job
+    return job
+
+
+def status_message(job: JobSnapshot) -> pb.QueryStatusResponse:
+    """A job as the contract tells it."""
+    message = pb.QueryStatusResponse(
+        pid=job.pid,
+        exitCode=job.exit_code,
+        command=shlex.join(job.argv),
+        JobStatus=pb.EXITED if job.ended else pb.RUNNING,
+        jobID=job.id,
+        commandName=job.argv[0],
+        Arguments=job.argv[1:],
+        state=pb.JobState.Name(job.state),
+        endReason=pb.EndReason.Name(job.reason),
+        signal=job.signal,
+        owner=job.owner,
+        tenant=job.tenant,
+        createdAt=timestamp(job.created_ns),
+        outputBytes=job.output_end,
+        outputBegin=job.output_begin,
+        outputComplete=job.output_complete,
+        detail=job.detail,
+        workingDirectory=job.cwd,
+        usage=usage_message(job, time_ns()),
+        limits=limits_message(job),
+        user=job.user,
+        userShared=job.user_shared,
+        isolation=pb.Isolation.Name(job.isolation.profile),
+        noNetwork=not job.isolation.network,
+    )
+    if job.state is State.ENDED:
+        message.endedAt.CopyFrom(timestamp(job.ended_ns))
+    return message

@@ -1,0 +1,87 @@
+"""The supervisor's process: what the keeper starts, and starts again."""
+
+import asyncio
+import logging
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from jobworker.supervisor.config import SupervisorConfig
+from jobworker.supervisor.core.recovery import recover
+from jobworker.supervisor.core.supervisor import Supervisor
+from jobworker.supervisor.errors import StateError
+from jobworker.supervisor.host.cgroup import JobCgroups
+from jobworker.supervisor.journal.journal import Journal
+from jobworker.supervisor.keeper.config import REFUSED
+from jobworker.supervisor.keeper.packets import Line
+from jobworker.supervisor.local.keeper_link import KeeperLink
+
+log = logging.getLogger(__name__)
+
+# How long launchers without orders may take to end.
+EMPTY_SECONDS = 2.0
+
+
+def main(config: str, line: Line) -> None:
+    """Run until the keeper says stop. Exits with REFUSED when no restart could help."""
+    logging.basicConfig(level=logging.INFO, format="jobworker supervisor: %(message)s")
+    # A terminal sends these to the whole group; the keeper decides what they mean.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    settings = msgspec.json.decode(config, type=SupervisorConfig)
+    try:
+        journal = Journal(Path(settings.state_dir) / "journal.sqlite")
+    except (StateError, OSError) as error:
+        log.error("%s", error)
+        sys.exit(REFUSED)
+    asyncio.run(_serve(settings, journal, KeeperLink(line)))
+    journal.close()
+
+
+async def _serve(config: SupervisorConfig, journal: Journal, keeper: KeeperLink) -> None:
+    try:
+        kept = keeper.inherit()
+    except EOFError:
+        return
+    cgroups = None
+    if config.cgroup == "auto":
+        cgroups = JobCgroups.prepare(Path(config.state_dir))
+    loop = asyncio.get_running_loop()
+    # Whether the jobs are left to whoever comes next, as after a crash.
+    ending: asyncio.Future[bool] = loop.create_future()
+    supervisor = Supervisor(config, journal, keeper, cgroups, partial(_settle, ending, False))
+    recover(supervisor, journal, keeper, kept, cgroups)
+    supervisor.starts.pool.refill()
+    keeper.listen(
+        loop,
+        exited=supervisor.exited,
+        client=supervisor.clients.connect,
+        stop=supervisor.shut_down,
+        retire=partial(_settle, ending, True),
+    )
+    keeper.up()
+    retired = await ending
+    supervisor.turn.end()
+    supervisor.clients.close()
+    # One more turn of the loop sends what the clients are still owed.
+    await asyncio.sleep(0)
+    if cgroups is not None and not retired:
+        await _give_back(cgroups)
+
+
+def _settle(ending: "asyncio.Future[bool]", retired: bool) -> None:
+    if not ending.done():
+        ending.set_result(retired)
+
+
+async def _give_back(cgroups: JobCgroups) -> None:
+    """Remove the cgroups of a service without jobs; its launchers may take a moment to end."""
+    deadline = asyncio.get_running_loop().time() + EMPTY_SECONDS
+    while not all(cgroup.remove() for cgroup in cgroups.jobs()):
+        if asyncio.get_running_loop().time() > deadline:
+            log.warning("processes are left in a cgroup below %s", cgroups.directory)
+            return
+        await asyncio.sleep(0.005)
+    cgroups.dissolve()

@@ -1,0 +1,35 @@
+"""Counting what users and tenants have, over everything the supervisor knows of."""
+
+from collections.abc import Callable
+from time import time_ns
+
+from jobworker.supervisor.core.live_jobs import LiveJobs
+from jobworker.supervisor.core.starts import Starts
+from jobworker.supervisor.job import State
+from jobworker.supervisor.journal.journal import Journal
+from jobworker.supervisor.quotas import WINDOW_SECONDS, Counts, Quotas, Subject, subjects_of
+
+
+def quotas_over(
+    jobs: LiveJobs, starts: Starts, journal: Journal, clock: Callable[[], float]
+) -> Quotas:
+    """Quotas that count these, and the starts that the journal has of the last minute."""
+
+    def running(subject: Subject) -> int:
+        live = sum(one.job.state is not State.ENDED for one in jobs.of(subject))
+        return live + starts.queued(subject)
+
+    def output_bytes(subject: Subject) -> int:
+        unfinished = (
+            live.job.output_end - live.job.output_begin
+            for live in jobs.of(subject)
+            if live.job.state is not State.ENDED or not live.job.output_complete
+        )
+        return journal.kept_output.of(subject) + sum(unfinished)
+
+    quotas = Quotas(Counts(running, output_bytes), clock)
+    now = time_ns()
+    for created_ns, request in journal.started_since(now - int(WINDOW_SECONDS * 1e9)):
+        for subject in subjects_of(request):
+            quotas.started(subject, max(0, now - created_ns) / 1e9)
+    return quotas

@@ -1,0 +1,160 @@
+"""The end of a turn of the event loop: in which order changes become durable, done and told.
+
+What callbacks change within a turn is settled in an order that no crash can
+break: one commit for all changes; then the orders of the launchers whose jobs
+it recorded; one sync to the disk, which so many starts share; what must only
+happen to recorded jobs; and last the answers and the news. A turn that answers
+nobody, and changes no job that somebody watches, leaves its sync to one that
+does, or to a timer.
+"""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jobworker.supervisor.journal.journal import Journal
+from jobworker.supervisor.local.live_job import LiveJob
+
+log = logging.getLogger(__name__)
+
+# How long to wait before writing again to a journal that could not be written.
+RETRY_SECONDS = 0.5
+# How long what nobody waits for, such as an exit, may wait for its sync.
+SYNC_SECONDS = 0.02
+
+
+class _Insert(NamedTuple):
+    live: LiveJob
+    then: Callable[[], None]
+    failed: Callable[[str], None]
+
+
+class Turn:
+    """Collects what a turn changes and settles it. The only writer of the journal.
+
+    `tell` is called for each job with news, `removed` with the ID of each that
+    is on record no longer; `watched` says whether somebody waits for news of one.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        journal: Journal,
+        tell: Callable[[LiveJob], None],
+        removed: Callable[[str], None],
+        watched: Callable[[str], bool],
+    ) -> None:
+        self._loop = loop
+        self._journal = journal
+        self._tell = tell
+        self._removed = removed
+        self._watched = watched
+        self._due = False
+        self._sync_due = False
+        self._inserts: list[_Insert] = []
+        self._updates: dict[str, LiveJob] = {}
+        self._deletes: set[str] = set()
+        self._after_commit: list[Callable[[], None]] = []
+        self._answers: list[Callable[[], None]] = []
+        self._news: dict[str, LiveJob] = {}
+
+    def insert(
+        self, live: LiveJob, *, then: Callable[[], None], failed: Callable[[str], None]
+    ) -> None:
+        """Record a new job and call `then`, or `failed` with why it cannot be recorded."""
+        self._inserts.append(_Insert(live, then, failed))
+        self._settle()
+
+    def update(self, live: LiveJob) -> None:
+        """Record a job's state as it will be at the end of the turn, and tell of it."""
+        self._updates[live.job.id] = live
+        self.tell(live)
+
+    def delete(self, job_id: str) -> None:
+        """Remove a job from the record."""
+        self._updates.pop(job_id, None)
+        self._news.pop(job_id, None)
+        self._deletes.add(job_id)
+        self._settle()
+
+    def deletes(self, job_id: str) -> bool:
+        """Whether the job is on record only until the turn ends."""
+        return job_id in self._deletes
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        """Do this once all changes so far are on record."""
+        self._after_commit.append(action)
+        self._settle()
+
+    def answer(self, action: Callable[[], None]) -> None:
+        """Do this last: it tells somebody outside."""
+        self._answers.append(action)
+        self._settle()
+
+    def tell(self, live: LiveJob) -> None:
+        """There is news of this job that needs no record, such as more output."""
+        self._news[live.job.id] = live
+        self._settle()
+
+    def _settle(self) -> None:
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self.end)
+
+    def end(self) -> None:
+        """Settle everything now."""
+        self._due = False
+        inserts, self._inserts = self._inserts, []
+        answering = bool(inserts or self._answers) or any(map(self._watched, self._updates))
+        try:
+            deleted = self._commit(inserts)
+        except sqlite3.Error as error:
+            # Nothing is lost: the keeper holds every exit status until it is on record.
+            log.error("the journal cannot be written: %s", error)
+            self._journal.rollback()
+            for insert in inserts:
+                insert.failed(str(error))
+            self._loop.call_later(RETRY_SECONDS, self._settle)
+        else:
+            for insert in inserts:
+                insert.then()
+            self._sync(answering)
+            done, self._after_commit = self._after_commit, []
+            for action in done:
+                action()
+            for job_id in deleted:
+                self._removed(job_id)
+        answers, self._answers = self._answers, []
+        for action in answers:
+            action()
+        news, self._news = self._news, {}
+        for live in news.values():
+            self._tell(live)
+
+    def _sync(self, now: bool) -> None:
+        """Sync now, or soon, together with what follows."""
+        if now:
+            self._journal.sync()
+        elif self._journal.dirty and not self._sync_due:
+            self._sync_due = True
+            self._loop.call_later(SYNC_SECONDS, self._sync_late)
+
+    def _sync_late(self) -> None:
+        self._sync_due = False
+        self._journal.sync()
+
+    def _commit(self, inserts: list[_Insert]) -> set[str]:
+        """Returns the IDs of the jobs that are on record no longer."""
+        # First, as a start that failed may be repeated under its ID.
+        for job_id in self._deletes:
+            self._journal.delete(job_id)
+        for insert in inserts:
+            self._journal.insert(insert.live.job)
+        for live in self._updates.values():
+            self._journal.update(live.job)
+        self._journal.commit()
+        self._updates.clear()
+        deleted, self._deletes = self._deletes, set()
+        return deleted

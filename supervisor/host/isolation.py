@@ -1,0 +1,148 @@
+"""Isolation profiles: what of the host a job sees. Kept with bubblewrap (bwrap(1)).
+
+The profile `private` runs the job below two processes of bubblewrap: one
+outside, which is the job's main process for everybody else, and one inside,
+which is process 1 there; the job's program is the first child of that one.
+"""
+
+from collections.abc import Iterable
+from enum import IntEnum
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from jobworker.supervisor.errors import CannotPlace
+from jobworker.supervisor.host.users import Account
+
+# Not the tenant's PATH: what is found there runs outside the isolation.
+_BUBBLEWRAP = ("/usr/bin/bwrap", "/usr/local/bin/bwrap", "/bin/bwrap")
+# Directories where users and services keep what is theirs; the job gets an empty one of each.
+_EMPTIED = ("/tmp", "/var/tmp", "/home", "/root", "/run")  # noqa: S108 - the job's own
+# What programs need of /run, for names on the network.
+_RESOLVER = "/run/systemd/resolve"
+
+
+class Profile(IntEnum):
+    """What a job shares with the host; the numbers are those of ipc.proto. More is stronger."""
+
+    UNSPECIFIED = 0
+    NONE = 1
+    PRIVATE = 2
+
+
+class Isolation(NamedTuple):
+    """What holds for a job."""
+
+    profile: Profile = Profile.NONE
+    network: bool = True
+
+
+NOT_ISOLATED = Isolation()
+
+
+class IsolationRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The least isolation of jobs: `profile` is "none" or "private"; `network` false takes it away.
+
+    Only "private" can be without network.
+    """
+
+    profile: str = "none"
+    network: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what there is not."""
+        if self.profile not in {"none", "private"}:
+            raise ValueError('profile must be "none" or "private"')
+        if not self.network and self.profile != "private":
+            raise ValueError('network: false needs profile: "private"')
+
+
+class IsolationConfig(IsolationRule, frozen=True, forbid_unknown_fields=True):
+    """The least isolation of all jobs, and in its place that of the jobs of some tenants.
+
+    `hidden` are more directories that a private job finds empty.
+    """
+
+    tenants: dict[str, IsolationRule] = {}
+    hidden: tuple[str, ...] = ()
+
+    def resolve(self, asked: Profile, network: bool, tenant: str) -> Isolation:
+        """What holds for a job that asks for this. Raises CannotPlace for too little."""
+        rule = self.tenants.get(tenant, self)
+        least = Profile[rule.profile.upper()]
+        if asked is not Profile.UNSPECIFIED and asked < least:
+            whose = f"jobs of tenant {tenant}" if tenant in self.tenants else "jobs"
+            raise CannotPlace(
+                f"{whose} run in the isolation profile {rule.profile} on this server: "
+                "ask for that, or for none in particular"
+            )
+        if not (network and rule.network):
+            # Nothing less comes without a network.
+            return Isolation(Profile.PRIVATE, network=False)
+        return Isolation(max(asked, least), network=True)
+
+    def demanded(self) -> bool:
+        """Whether some tenant's jobs must be isolated."""
+        return any(rule.profile == "private" for rule in (self, *self.tenants.values()))
+
+
+def bubblewrap() -> str:
+    """Where bubblewrap is. Raises CannotPlace when it is not installed."""
+    for path in _BUBBLEWRAP:
+        if Path(path).exists():
+            return path
+    raise CannotPlace(
+        "this host cannot isolate jobs: bubblewrap is not installed "
+        "(the administrator installs it: apt install bubblewrap)"
+    )
+
+
+def private_options(
+    account: Account | None,
+    others: Iterable[Account],
+    hidden: Iterable[str],
+    *,
+    network: bool,
+    cwd: str,
+) -> list[str]:
+    """The options of bwrap(1) for a private job of this user (None: the service's own).
+
+    Later mounts go over earlier ones: first all is read-only, then what is
+    others' is emptied, last the job's own home comes back.
+    """
+    options = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+    if account is None or account.uid:
+        options += ["--unshare-user", "--disable-userns"]
+    if not network:
+        options += ["--unshare-net"]
+    options += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
+    homes = [other.home for other in others if other.owns_home()]
+    # A directory below one that is emptied would come back with it.
+    emptied = {Path(path) for path in _EMPTIED}
+    elsewhere = [path for path in (*hidden, *homes) if not emptied & set(Path(path).parents)]
+    for path in (*_EMPTIED, *elsewhere):
+        if Path(path).is_dir():
+            options += ["--tmpfs", path]
+    options += ["--ro-bind-try", _RESOLVER, _RESOLVER]
+    if account is not None and account.owns_home():
+        options += ["--bind", account.home, account.home]
+    options += ["--cap-drop", "ALL", "--chdir", cwd]
+    return options
+
+
+def program_of(wrapper: int) -> int | None:
+    """The PID of the program that runs below a private job's main process; None if there is none.
+
+    /proc/PID/task/TID/children (proc(5)) has the oldest child first.
+    """
+    inner = _first_child(wrapper)
+    return None if inner is None else _first_child(inner)
+
+
+def _first_child(pid: int) -> int | None:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return None
+    return int(children[0]) if children else None

@@ -1,0 +1,4 @@
+"""What travels between a supervisor and who uses it: frames, messages, both ends of the pipe.
+
+Stands on job and errors. The front and the library use `client`; core uses `server`.
+"""

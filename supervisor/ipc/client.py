@@ -1,0 +1,250 @@
+"""The asyncio client of a supervisor: requests that survive its restarts, and watching jobs."""
+
+import asyncio
+import itertools
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from jobworker.proto import ipc_pb2 as ipc
+from jobworker.supervisor.errors import NoSuchJob, SupervisorUnavailable
+from jobworker.supervisor.ipc.messages import error_of
+from jobworker.supervisor.ipc.snapshot import JobSnapshot
+from jobworker.supervisor.ipc.wire import FrameProtocol
+from jobworker.supervisor.keeper import packets
+
+# How long a request waits for a supervisor that is being restarted.
+PATIENCE_SECONDS = 30.0
+
+
+class Watched:
+    """A job somebody follows: `job` is its last known state. Shared by all who follow it."""
+
+    def __init__(self) -> None:
+        self.job: JobSnapshot | None = None
+        self.users = 0
+        self._removed = False
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def update(self, job: JobSnapshot) -> None:
+        """Take in news and wake who waits for some."""
+        self.job = job
+        self._wake()
+
+    def remove(self) -> None:
+        """Take in that there is no such job any more."""
+        self._removed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def until(self, condition: Callable[[JobSnapshot], bool]) -> JobSnapshot:
+        """The job as soon as the condition holds for it. Raises NoSuchJob once it is removed."""
+        while self.job is None or not condition(self.job):
+            if self._removed:
+                raise NoSuchJob("the job has been removed")
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+        return self.job
+
+
+class _Observer(NamedTuple):
+    since_ns: Callable[[], int]
+    told: Callable[[JobSnapshot], None]
+
+
+class SupervisorClient:
+    """Talks to the supervisor that the keeper connects it to, and to every one after that.
+
+    All requests are idempotent: those without an answer are sent again to the
+    next supervisor. Raises SupervisorUnavailable when there is none in time,
+    else the errors of `errors`.
+    """
+
+    def __init__(self, control: socket.socket) -> None:
+        """`control` is the packet socket on which the keeper sends the ends of pipes."""
+        self._control = control
+        self._observer: _Observer | None = None
+        self._protocol: FrameProtocol | None = None
+        self._numbers = itertools.count(1)
+        self._unanswered: dict[int, tuple[bytes, asyncio.Future[ipc.Reply]]] = {}
+        self._watched: dict[str, Watched] = {}
+        # Watches sent again to a new supervisor, by sequence number.
+        self._renewed: dict[int, str] = {}
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._keeper_gone = asyncio.Event()
+
+    def open(self) -> None:
+        """Listen to the keeper, within the running event loop."""
+        asyncio.get_running_loop().add_reader(self._control, self._readable)
+
+    async def keeper_gone(self) -> None:
+        """Return when the keeper has ended or tells this process to end."""
+        await self._keeper_gone.wait()
+
+    def close(self) -> None:
+        """Disconnect; requests without an answer fail."""
+        asyncio.get_running_loop().remove_reader(self._control)
+        self._control.close()
+        if self._protocol is not None:
+            self._protocol.close()
+        self._fail_all()
+
+    # -- requests ----------------------------------------------------------------
+
+    async def start(self, request: ipc.Start) -> JobSnapshot:
+        """Start a job, or find the one this request started before."""
+        return await self._one(ipc.Request(start=request))
+
+    async def stop(self, job_id: str, grace: float | None = None) -> JobSnapshot:
+        """Begin to end a job's tree; `grace` in seconds, None for the job's own."""
+        return await self._one(ipc.Request(stop=ipc.Stop(id=job_id, grace_seconds=grace)))
+
+    async def signal(self, job_id: str, number: int) -> JobSnapshot:
+        """Signal a job's main process. Raises AlreadyEnded."""
+        return await self._one(ipc.Request(signal=ipc.Signal(id=job_id, signal=number)))
+
+    async def get(self, job_id: str) -> JobSnapshot:
+        """The job as it is. Raises NoSuchJob."""
+        return await self._one(ipc.Request(get=ipc.Get(id=job_id)))
+
+    async def remove(self, job_id: str) -> None:
+        """Forget a job that has ended, and its output. Raises StillRunning."""
+        await self._call(ipc.Request(remove=ipc.Remove(id=job_id)))
+
+    async def list(self, query: ipc.List) -> list[JobSnapshot]:
+        """A page of jobs, newest first."""
+        reply = await self._call(ipc.Request(list=query))
+        return [JobSnapshot.from_message(job) for job in reply.jobs]
+
+    @asynccontextmanager
+    async def watch(self, job_id: str) -> AsyncIterator[Watched]:
+        """Follow a job's state; its first is there on entering. Raises NoSuchJob."""
+        watched = self._watched.setdefault(job_id, Watched())
+        watched.users += 1
+        try:
+            if watched.job is None:
+                await self._call(ipc.Request(watch=ipc.Watch(id=job_id)))
+            yield watched
+        finally:
+            watched.users -= 1
+            if not watched.users and self._watched.get(job_id) is watched:
+                del self._watched[job_id]
+                self._send_only(ipc.Request(unwatch=ipc.Unwatch(id=job_id)))
+
+    def observe(self, since_ns: Callable[[], int], told: Callable[[JobSnapshot], None]) -> None:
+        """Have `told` called with every job whose state is another; more often does no harm.
+
+        At first, and whenever there is a new supervisor, it is called for those
+        that have not ended, and for those that ended at `since_ns()` or later.
+        """
+        self._observer = _Observer(since_ns, told)
+        self._observe_on()
+
+    def _observe_on(self) -> None:
+        if self._observer is not None:
+            self._send_only(ipc.Request(observe=ipc.Observe(since_ns=self._observer.since_ns())))
+
+    async def _one(self, request: ipc.Request) -> JobSnapshot:
+        reply = await self._call(request)
+        return JobSnapshot.from_message(reply.jobs[0])
+
+    async def _call(self, request: ipc.Request) -> ipc.Reply:
+        number = request.seq = next(self._numbers)
+        frame = request.SerializeToString()
+        answer: asyncio.Future[ipc.Reply] = asyncio.get_running_loop().create_future()
+        self._unanswered[number] = (frame, answer)
+        if self._protocol is not None:
+            self._protocol.send(frame)
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                reply = await answer
+        except TimeoutError:
+            raise SupervisorUnavailable(
+                f"the supervisor did not answer within {PATIENCE_SECONDS:g} s"
+            ) from None
+        finally:
+            self._unanswered.pop(number, None)
+        if reply.code != ipc.OK:
+            raise error_of(reply)
+        return reply
+
+    def _send_only(self, request: ipc.Request) -> None:
+        """Send a request whose answer nobody needs."""
+        request.seq = next(self._numbers)
+        if self._protocol is not None:
+            self._protocol.send(request.SerializeToString())
+
+    # -- connections ---------------------------------------------------------------
+
+    def _readable(self) -> None:
+        match packets.receive(self._control):
+            case (("client",), (descriptor,)):
+                task = asyncio.get_running_loop().create_task(self._connect(descriptor))
+                self._connecting.add(task)
+                task.add_done_callback(self._connecting.discard)
+            case None:
+                asyncio.get_running_loop().remove_reader(self._control)
+                self._keeper_gone.set()
+
+    async def _connect(self, descriptor: int) -> None:
+        end = socket.socket(fileno=descriptor)
+        end.setblocking(False)
+        protocol = FrameProtocol(self._received, lambda: self._lost(protocol))
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, end)
+        self._protocol = protocol
+        self._observe_on()
+        self._renewed.clear()
+        for frame, _ in list(self._unanswered.values()):
+            protocol.send(frame)
+        for job_id in list(self._watched):
+            request = ipc.Request(seq=next(self._numbers), watch=ipc.Watch(id=job_id))
+            self._renewed[request.seq] = job_id
+            protocol.send(request.SerializeToString())
+
+    def _lost(self, protocol: FrameProtocol) -> None:
+        if self._protocol is protocol:
+            self._protocol = None
+
+    def _received(self, frame: bytes) -> None:
+        event = ipc.Event.FromString(frame)
+        if event.HasField("changed"):
+            self._news(event.changed.job)
+            if self._observer is not None:
+                self._observer.told(JobSnapshot.from_message(event.changed.job))
+            return
+        if event.HasField("removed"):
+            self._forget(event.removed)
+            return
+        reply = event.reply
+        renewed = self._renewed.pop(reply.seq, "")
+        if renewed and reply.code == ipc.NO_SUCH_JOB:
+            self._forget(renewed)
+        for job in reply.jobs:
+            # Now, in order of arrival: by the time a watch's caller runs again, the
+            # job may have changed since, and that is not to be undone.
+            self._news(job)
+        _, answer = self._unanswered.get(reply.seq, (b"", None))
+        if answer is not None and not answer.done():
+            answer.set_result(reply)
+
+    def _news(self, job: ipc.Job) -> None:
+        watched = self._watched.get(job.id)
+        if watched is not None:
+            watched.update(JobSnapshot.from_message(job))
+
+    def _forget(self, job_id: str) -> None:
+        watched = self._watched.get(job_id)
+        if watched is not None:
+            watched.remove()
+
+    def _fail_all(self) -> None:
+        for _, answer in self._unanswered.values():
+            if not answer.done():
+                answer.set_exception(SupervisorUnavailable("the connection was closed"))

@@ -1,0 +1,91 @@
+"""From jobs and errors to messages on the pipe."""
+
+from jobworker.proto import ipc_pb2 as ipc
+from jobworker.supervisor import errors
+from jobworker.supervisor.host.accounting import Usage
+from jobworker.supervisor.host.limits import Limits
+from jobworker.supervisor.host.users import SERVICE_USER
+from jobworker.supervisor.job import Job
+
+CODES: dict[type[errors.SupervisorError], ipc.Code] = {
+    errors.InvalidRequest: ipc.INVALID,
+    errors.NoSuchJob: ipc.NO_SUCH_JOB,
+    errors.CannotExecute: ipc.CANNOT_EXECUTE,
+    errors.CannotPlace: ipc.CANNOT_PLACE,
+    errors.AlreadyEnded: ipc.ALREADY_ENDED,
+    errors.StillRunning: ipc.STILL_RUNNING,
+    errors.Exhausted: ipc.EXHAUSTED,
+    errors.QuotaReached: ipc.QUOTA_REACHED,
+    errors.ShuttingDown: ipc.SHUTTING_DOWN,
+    errors.SupervisorBug: ipc.INTERNAL,
+}
+_ERRORS = {code: error for error, code in CODES.items()}
+
+
+def job_message(job: Job, *, gone: bool) -> ipc.Job:
+    """A job as clients see it."""
+    return ipc.Job(
+        id=job.id,
+        owner=job.request.owner,
+        tenant=job.request.tenant,
+        argv=job.request.argv,
+        cwd=job.request.cwd,
+        state=ipc.State.Name(job.state),
+        reason=ipc.Reason.Name(job.reason),
+        pid=job.pid,
+        exit_status=job.exit_status,
+        signal=job.signal,
+        created_ns=job.created_ns,
+        ended_ns=job.ended_ns,
+        output_begin=job.output_begin,
+        output_end=job.output_end,
+        output_complete=job.output_complete,
+        detail=job.detail,
+        gone=gone,
+        usage=_usage_message(job.usage),
+        limits=limits_message(job.request.limits),
+        user=job.request.account.name if job.request.account else SERVICE_USER,
+        user_shared=job.request.account is None,
+        isolation=ipc.Isolation.Name(job.request.profile),
+        no_network=not job.request.network,
+    )
+
+
+def limits_message(limits: Limits) -> ipc.Limits:
+    """Limits as they are told; the timeout has a place of its own."""
+    return ipc.Limits(
+        memory_bytes=limits.memory,
+        cpus=limits.cpus,
+        processes=limits.processes,
+        open_files=limits.open_files,
+        io_weight=limits.io_weight,
+    )
+
+
+def _usage_message(usage: Usage) -> ipc.Usage:
+    return ipc.Usage(
+        user_seconds=usage.user_seconds,
+        system_seconds=usage.system_seconds,
+        memory_bytes=usage.memory,
+        peak_memory_bytes=usage.peak_memory,
+        read_bytes=usage.read,
+        written_bytes=usage.written,
+        processes=usage.processes,
+    )
+
+
+def error_reply(seq: int, error: errors.SupervisorError) -> ipc.Reply:
+    """The reply to a request that failed."""
+    number = error.errno if isinstance(error, errors.CannotExecute) else 0
+    quota = error.quota if isinstance(error, errors.QuotaReached) else ""
+    code = CODES[type(error)]
+    return ipc.Reply(seq=seq, code=code, message=str(error), errno=number, quota=quota)
+
+
+def error_of(reply: ipc.Reply) -> errors.SupervisorError:
+    """The error that a reply stands for; `error_reply`'s inverse."""
+    if reply.code == ipc.CANNOT_EXECUTE:
+        return errors.CannotExecute(reply.message, reply.errno)
+    if reply.code == ipc.QUOTA_REACHED:
+        return errors.QuotaReached(reply.message, reply.quota)
+    return _ERRORS.get(reply.code, errors.SupervisorBug)(reply.message)

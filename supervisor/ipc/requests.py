@@ -1,0 +1,279 @@
+"""From messages on the pipe to checked requests: the sender faces the network."""
+
+import math
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from jobworker.proto import ipc_pb2 as ipc
+from jobworker.supervisor import job
+from jobworker.supervisor.errors import InvalidRequest
+from jobworker.supervisor.host.isolation import Profile
+from jobworker.supervisor.host.limits import MAX_TIMEOUT_SECONDS, Limits
+from jobworker.supervisor.keeper.launcher import TOKEN_VARIABLE
+from jobworker.supervisor.quotas import Kind, Quota
+
+# UUIDv7 (RFC 9562) in its canonical form.
+_JOB_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_ID_PREFIX = re.compile(r"[0-9a-f-]{0,36}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MAX_ARGUMENTS = 4096
+MAX_VARIABLES = 1024
+# Arguments and variables together. The kernel's own limit (execve(2), E2BIG)
+# depends on the stack limit and may be lower.
+MAX_SPEC_BYTES = 1024 * 1024
+MAX_PATH_BYTES = 4095
+MAX_GRACE_SECONDS = 86400.0
+MAX_PAGE = 1000
+# Below, segments would be too small to be worth their names.
+MIN_OUTPUT_BYTES = 4096
+MAX_OUTPUT_BYTES = 2**62
+
+
+class Start(NamedTuple):
+    """Start a job, within what its owner and its tenant may have."""
+
+    request: job.Request
+    quotas: dict[Kind, Quota]
+
+
+class Stop(NamedTuple):
+    """End a job's tree; `grace` in seconds, None for the job's own."""
+
+    id: str
+    grace: float | None
+
+
+class Signal(NamedTuple):
+    """Send a signal to a job's main process."""
+
+    id: str
+    number: int
+
+
+class Get(NamedTuple):
+    """Ask for a job as it is."""
+
+    id: str
+
+
+class Watch(NamedTuple):
+    """Ask to be told of every change of a job."""
+
+    id: str
+
+
+class Unwatch(NamedTuple):
+    """Ask no longer."""
+
+    id: str
+
+
+class Remove(NamedTuple):
+    """Forget a job that has ended."""
+
+    id: str
+
+
+class Observe(NamedTuple):
+    """Ask to be told of every job's new state, and of those that ended since then."""
+
+    since_ns: int
+
+
+class List(NamedTuple):
+    """A page of jobs, newest first; empty filters and 0 hold for all."""
+
+    prefix: str
+    before: str
+    limit: int
+    running: bool
+    owner: str
+    tenant: str
+    ended_by_ns: int
+
+
+Call = Start | Stop | Signal | Get | Watch | Unwatch | Remove | Observe | List
+
+
+def parse(frame: bytes) -> tuple[int, Call]:
+    """The sequence number and the call of a frame. Raises InvalidRequest, seq 0 if it has none."""
+    request = ipc.Request()
+    try:
+        request.ParseFromString(frame)
+    except DecodeError:
+        raise InvalidRequest("the frame is not a request") from None
+    return request.seq, _call(request)
+
+
+def sequence_number(frame: bytes) -> int:
+    """The sequence number of a frame, however wrong the rest is; 0 when it has none."""
+    request = ipc.Request()
+    try:
+        request.ParseFromString(frame)
+    except DecodeError:
+        return 0
+    return request.seq
+
+
+def _call(request: ipc.Request) -> Call:
+    kind = request.WhichOneof("call")
+    if kind == "start":
+        return Start(check_start(request.start), _quotas(request.start))
+    if kind == "stop":
+        grace = request.stop.grace_seconds if request.stop.HasField("grace_seconds") else None
+        return Stop(_job_id(request.stop.id), None if grace is None else _grace(grace))
+    if kind == "signal":
+        if not 1 <= request.signal.signal <= 64:
+            raise InvalidRequest(f"signal {request.signal.signal} is not between 1 and 64")
+        return Signal(_job_id(request.signal.id), request.signal.signal)
+    if kind == "list":
+        return _list(request.list)
+    if kind == "observe":
+        if request.observe.since_ns < 0:
+            raise InvalidRequest("no job ended before 1970")
+        return Observe(request.observe.since_ns)
+    about_one: dict[str, Callable[[str], Get | Watch | Unwatch | Remove]] = {
+        "get": Get,
+        "watch": Watch,
+        "unwatch": Unwatch,
+        "remove": Remove,
+    }
+    if kind in about_one:
+        return about_one[kind](_job_id(getattr(request, kind).id))
+    raise InvalidRequest("the request asks for nothing this supervisor knows")
+
+
+def _list(asked: ipc.List) -> List:
+    if not 1 <= asked.limit <= MAX_PAGE:
+        raise InvalidRequest(f"a page of {asked.limit} jobs is not between 1 and {MAX_PAGE}")
+    for text in (asked.prefix, asked.before):
+        if not _ID_PREFIX.fullmatch(text):
+            raise InvalidRequest("a job ID has only 0-9, a-f and -")
+    for name in (asked.owner, asked.tenant):
+        if name:
+            _name("a filter", name)
+    return List(
+        asked.prefix,
+        asked.before,
+        asked.limit,
+        asked.running,
+        asked.owner,
+        asked.tenant,
+        asked.ended_by_ns,
+    )
+
+
+def check_start(asked: ipc.Start) -> job.Request:
+    """A start, checked field by field. Raises InvalidRequest naming the field."""
+    _check_command(asked)
+    _check_environment(asked)
+    if asked.cwd and not asked.cwd.startswith("/"):
+        raise InvalidRequest("the working directory is not an absolute path")
+    if len(asked.cwd.encode()) > MAX_PATH_BYTES:
+        raise InvalidRequest(f"the working directory is longer than {MAX_PATH_BYTES} bytes")
+    if asked.request_id and not _REQUEST_ID.fullmatch(asked.request_id):
+        raise InvalidRequest("a request ID is 1 to 64 characters of A-Z a-z 0-9 . _ -")
+    return job.Request(
+        id=_job_id(asked.id),
+        owner=_name("the owner", asked.owner),
+        tenant=_name("the tenant", asked.tenant) if asked.tenant else "",
+        argv=tuple(asked.argv),
+        environment=dict(asked.environment),
+        cwd=asked.cwd,
+        grace=_grace(asked.grace_seconds),
+        request_id=asked.request_id,
+        output_limit=_output_limit(asked.output_limit),
+        limits=_limits(asked.limits, asked.timeout_seconds),
+        profile=_profile(asked.isolation),
+        network=not asked.no_network,
+    )
+
+
+def _limits(asked: ipc.Limits, timeout: float) -> Limits:
+    try:
+        return Limits(
+            asked.memory_bytes,
+            asked.cpus,
+            asked.processes,
+            asked.open_files,
+            asked.io_weight,
+            _seconds("a timeout", timeout, MAX_TIMEOUT_SECONDS),
+        )
+    except ValueError as error:
+        raise InvalidRequest(f"limit of {error}") from None
+
+
+def _profile(asked: int) -> Profile:
+    try:
+        return Profile(asked)
+    except ValueError:
+        raise InvalidRequest(f"{asked} is not an isolation profile") from None
+
+
+def _quotas(asked: ipc.Start) -> dict[Kind, Quota]:
+    given = ((Kind.USER, asked.user_quota), (Kind.TENANT, asked.tenant_quota))
+    return {
+        kind: Quota(quota.running, quota.starts_per_minute, quota.output_bytes)
+        for kind, quota in given
+    }
+
+
+def _output_limit(asked: ipc.OutputLimit) -> job.OutputLimit:
+    try:
+        overflow = job.Overflow(asked.overflow)
+    except ValueError:
+        raise InvalidRequest(f"{asked.overflow} is not what can happen to output") from None
+    if max(asked.bytes, asked.rate) > MAX_OUTPUT_BYTES:
+        raise InvalidRequest(f"an output limit is at most {MAX_OUTPUT_BYTES} bytes")
+    if 0 < asked.bytes < MIN_OUTPUT_BYTES or 0 < asked.rate < MIN_OUTPUT_BYTES:
+        raise InvalidRequest(f"an output limit is at least {MIN_OUTPUT_BYTES} bytes")
+    return job.OutputLimit(asked.bytes, overflow, asked.rate)
+
+
+def _check_command(asked: ipc.Start) -> None:
+    if not asked.argv or not asked.argv[0]:
+        raise InvalidRequest("no command was given")
+    if len(asked.argv) > MAX_ARGUMENTS or len(asked.environment) > MAX_VARIABLES:
+        raise InvalidRequest(
+            f"more than {MAX_ARGUMENTS} arguments or {MAX_VARIABLES} environment variables"
+        )
+    texts = [*asked.argv, *asked.environment, *asked.environment.values(), asked.cwd]
+    if any("\0" in text for text in texts):
+        raise InvalidRequest("a NUL byte cannot be part of an argument, a variable or a path")
+    if sum(len(text.encode()) + 1 for text in texts) > MAX_SPEC_BYTES:
+        raise InvalidRequest(f"arguments and environment exceed {MAX_SPEC_BYTES} bytes")
+
+
+def _check_environment(asked: ipc.Start) -> None:
+    for name in asked.environment:
+        if not _VARIABLE.fullmatch(name):
+            raise InvalidRequest(f"{name[:64]!r} is not a name for an environment variable")
+        if name == TOKEN_VARIABLE:
+            raise InvalidRequest(f"{name} is set by the supervisor")
+
+
+def _job_id(text: str) -> str:
+    if not _JOB_ID.fullmatch(text):
+        raise InvalidRequest(f"{text[:64]!r} is not a job ID")
+    return text
+
+
+def _name(what: str, text: str) -> str:
+    if not _NAME.fullmatch(text) or ".." in text:
+        raise InvalidRequest(f"{what} {text[:64]!r} is not a name")
+    return text
+
+
+def _grace(seconds: float) -> float:
+    return _seconds("a grace period", seconds, MAX_GRACE_SECONDS)
+
+
+def _seconds(what: str, seconds: float, most: float) -> float:
+    if not math.isfinite(seconds) or not 0 <= seconds <= most:
+        raise InvalidRequest(f"{what} of {seconds} s is not between 0 and {most:g}")
+    return seconds

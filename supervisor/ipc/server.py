@@ -1,0 +1,149 @@
+"""The supervisor's end of the pipes: who is connected, what they watch, what they are told."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+
+from jobworker.proto import ipc_pb2 as ipc
+from jobworker.supervisor.errors import InvalidRequest, SupervisorBug, SupervisorError
+from jobworker.supervisor.ipc import requests
+from jobworker.supervisor.ipc.messages import error_reply
+from jobworker.supervisor.ipc.wire import FrameProtocol
+from jobworker.supervisor.job import State
+
+log = logging.getLogger(__name__)
+
+# A job that has ended may change for as long as its output does, which observers
+# are not told of. Of more such jobs at once, some may be told of again.
+_ENDED = 4096
+
+
+class Client:
+    """One connected client."""
+
+    def __init__(self, handle: Callable[["Client", int, requests.Call], None]) -> None:
+        self._handle = handle
+        self.protocol = FrameProtocol(self._received, self._lost, self._resumed)
+        self.watched: set[str] = set()
+        self._untold: dict[str, Callable[[], ipc.Job]] = {}
+        self.lost = False
+        # The state last told of each job that has not ended, to one who observes
+        # them all; None for who does not.
+        self._observed: dict[str, State] | None = None
+        # Those last told to have ended, the oldest first.
+        self._ended: dict[str, None] = {}
+
+    def observe(self) -> None:
+        """Have every job's new states told from here on."""
+        self._observed = {}
+
+    def is_news(self, job_id: str, state: State) -> bool:
+        """Whether an observer is to be told that the job has this state; asked once for each."""
+        if self._observed is None or self._observed.get(job_id) is state:
+            return False
+        if state is not State.ENDED:
+            self._observed[job_id] = state
+            return True
+        # One that ended at once was never told of as running.
+        self._observed.pop(job_id, None)
+        news = job_id not in self._ended
+        self._ended[job_id] = None
+        if len(self._ended) > _ENDED:
+            del self._ended[next(iter(self._ended))]
+        return news
+
+    def reply(self, seq: int, *jobs: ipc.Job) -> None:
+        """Answer a request with jobs."""
+        self._send(ipc.Event(reply=ipc.Reply(seq=seq, jobs=jobs)))
+
+    def refuse(self, seq: int, error: SupervisorError) -> None:
+        """Answer a request with an error."""
+        self._send(ipc.Event(reply=error_reply(seq, error)))
+
+    def tell(self, job_id: str, current: Callable[[], ipc.Job]) -> None:
+        """Tell of a job as it is now, or as it is once the client reads again."""
+        if self.protocol.paused:
+            self._untold[job_id] = current
+        else:
+            self._send(ipc.Event(changed=ipc.Changed(job=current())))
+
+    def tell_removed(self, job_id: str) -> None:
+        """Tell that there is no such job any more."""
+        self.watched.discard(job_id)
+        self._untold.pop(job_id, None)
+        self._send(ipc.Event(removed=job_id))
+
+    def _send(self, event: ipc.Event) -> None:
+        self.protocol.send(event.SerializeToString())
+
+    def _received(self, frame: bytes) -> None:
+        try:
+            seq, call = requests.parse(frame)
+        except InvalidRequest as error:
+            self.refuse(requests.sequence_number(frame), error)
+            return
+        try:
+            self._handle(self, seq, call)
+        except SupervisorError as error:
+            self.refuse(seq, error)
+        except Exception as error:
+            log.exception("request %s failed", type(call).__name__)
+            self.refuse(seq, SupervisorBug(f"the supervisor failed: {error}"))
+
+    def _resumed(self) -> None:
+        untold, self._untold = self._untold, {}
+        for job_id, current in untold.items():
+            self.tell(job_id, current)
+
+    def _lost(self) -> None:
+        self.lost = True
+        self.watched.clear()
+        self._untold.clear()
+
+
+class Clients:
+    """All that are connected."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        handle: Callable[[Client, int, requests.Call], None],
+    ) -> None:
+        self._loop = loop
+        self._handle = handle
+        self._clients: set[Client] = set()
+        self._connecting: set[asyncio.Task[object]] = set()
+
+    def connect(self, descriptor: int) -> None:
+        """Take over the supervisor's end of a pipe."""
+        client = Client(self._handle)
+        self._clients = {known for known in self._clients if not known.lost} | {client}
+        end = socket.socket(fileno=descriptor)
+        end.setblocking(False)
+        task = self._loop.create_task(
+            self._loop.connect_accepted_socket(lambda: client.protocol, end)
+        )
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    def watching(self, job_id: str) -> bool:
+        """Whether anybody watches the job."""
+        return any(job_id in client.watched for client in self._clients)
+
+    def tell(self, job_id: str, state: State, current: Callable[[], ipc.Job]) -> None:
+        """Tell everybody who watches the job, or has not been told that it has this state."""
+        for client in self._clients:
+            if client.is_news(job_id, state) or job_id in client.watched:
+                client.tell(job_id, current)
+
+    def tell_removed(self, job_id: str) -> None:
+        """Tell everybody who watches the job that there is no such job any more."""
+        for client in self._clients:
+            if job_id in client.watched:
+                client.tell_removed(job_id)
+
+    def close(self) -> None:
+        """Disconnect all, after what has been sent."""
+        for client in self._clients:
+            client.protocol.close()

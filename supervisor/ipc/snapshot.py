@@ -1,0 +1,106 @@
+"""A job as the users of the library and the gRPC front see it."""
+
+from dataclasses import dataclass
+
+from jobworker.proto import ipc_pb2 as ipc
+from jobworker.supervisor.host.accounting import Usage
+from jobworker.supervisor.host.isolation import Isolation, Profile
+from jobworker.supervisor.host.limits import Limits
+from jobworker.supervisor.job import Reason, State
+
+
+@dataclass(frozen=True, slots=True)
+class JobSnapshot:
+    """A job at one moment.
+
+    Times are nanoseconds since 1970 (UTC), 0 for not yet; the output from
+    the byte `output_begin` to before `output_end` is kept. `exit_status` and
+    `signal` are waitpid(2)'s, for a job that has ended.
+    `gone` says that nothing of its tree is left; False also means that nobody
+    has looked. `usage` is as of the last look, which asking for the job takes.
+    `user` is the Unix user it runs as, `user_shared` that this is the service's own.
+    """
+
+    id: str
+    owner: str
+    tenant: str
+    argv: tuple[str, ...]
+    cwd: str
+    state: State
+    reason: Reason
+    pid: int
+    exit_status: int
+    signal: int
+    created_ns: int
+    ended_ns: int
+    output_begin: int
+    output_end: int
+    output_complete: bool
+    detail: str
+    gone: bool
+    usage: Usage
+    limits: Limits
+    user: str
+    user_shared: bool
+    isolation: Isolation
+
+    @property
+    def ended(self) -> bool:
+        """Whether the main process has ended."""
+        return self.state is State.ENDED
+
+    @property
+    def exit_code(self) -> int:
+        """As a shell reports it: 128+N for signal N. 0 while the job runs.
+
+        255 for a lost job, whose exit status nobody knows (as containerd has it).
+        """
+        if self.reason is Reason.LOST:
+            return 255
+        return 128 + self.signal if self.signal else self.exit_status
+
+    @classmethod
+    def from_message(cls, job: ipc.Job) -> "JobSnapshot":
+        """From the supervisor's message."""
+        return cls(
+            id=job.id,
+            owner=job.owner,
+            tenant=job.tenant,
+            argv=tuple(job.argv),
+            cwd=job.cwd,
+            state=State(job.state),
+            reason=Reason(job.reason),
+            pid=job.pid,
+            exit_status=job.exit_status,
+            signal=job.signal,
+            created_ns=job.created_ns,
+            ended_ns=job.ended_ns,
+            output_begin=job.output_begin,
+            output_end=job.output_end,
+            output_complete=job.output_complete,
+            detail=job.detail,
+            gone=job.gone,
+            usage=_usage(job.usage),
+            limits=Limits(
+                job.limits.memory_bytes,
+                job.limits.cpus,
+                job.limits.processes,
+                job.limits.open_files,
+                job.limits.io_weight,
+            ),
+            user=job.user,
+            user_shared=job.user_shared,
+            isolation=Isolation(Profile(job.isolation), not job.no_network),
+        )
+
+
+def _usage(usage: ipc.Usage) -> Usage:
+    return Usage(
+        usage.user_seconds if usage.HasField("user_seconds") else None,
+        usage.system_seconds if usage.HasField("system_seconds") else None,
+        usage.memory_bytes if usage.HasField("memory_bytes") else None,
+        usage.peak_memory_bytes if usage.HasField("peak_memory_bytes") else None,
+        usage.read_bytes if usage.HasField("read_bytes") else None,
+        usage.written_bytes if usage.HasField("written_bytes") else None,
+        usage.processes if usage.HasField("processes") else None,
+    )

@@ -1,0 +1,328 @@
+"""The record of every job: one SQLite file (WAL), written by the supervisor alone.
+
+A commit survives the death of any process at once, as the kernel has the bytes
+(synchronous=NORMAL, https://sqlite.org/wal.html). `sync` makes all commits so
+far survive the loss of power, too: the supervisor calls it once a turn, before
+it answers anybody, so that many starts share one fdatasync(2).
+"""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from jobworker.supervisor.errors import InvalidRequest, StateError, words
+from jobworker.supervisor.host.accounting import Usage
+from jobworker.supervisor.ipc.requests import List
+from jobworker.supervisor.job import Job, Reason, Request, State
+from jobworker.supervisor.journal.kept_output import KeptOutput
+
+# "jobw" in ASCII, so that file(1) and we know the file for ours.
+APPLICATION_ID = 0x6A6F6277
+SCHEMA_VERSION = 2
+
+_SCHEMA = """
+CREATE TABLE job (
+    id              TEXT PRIMARY KEY,
+    owner           TEXT NOT NULL,
+    tenant          TEXT NOT NULL,
+    request_id      TEXT NOT NULL,
+    request         TEXT NOT NULL,
+    created_ns      INTEGER NOT NULL,
+    pid             INTEGER NOT NULL,
+    pid_start       INTEGER NOT NULL,
+    cgroup          TEXT NOT NULL,
+    state           INTEGER NOT NULL,
+    reason          INTEGER NOT NULL,
+    exit_status     INTEGER NOT NULL,
+    signal          INTEGER NOT NULL,
+    ended_ns        INTEGER NOT NULL,
+    output_begin    INTEGER NOT NULL,
+    output_end      INTEGER NOT NULL,
+    output_complete INTEGER NOT NULL,
+    detail          TEXT NOT NULL,
+    usage           TEXT NOT NULL DEFAULT '{}'
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX job_request ON job (owner, request_id) WHERE request_id <> '';
+CREATE INDEX job_live ON job (id) WHERE state <> 4 OR NOT output_complete;
+CREATE INDEX job_ended ON job (ended_ns) WHERE state = 4 AND output_complete;
+"""
+
+# Schema version -> what makes it the next one.
+_MIGRATIONS = {
+    1: """
+ALTER TABLE job ADD COLUMN usage TEXT NOT NULL DEFAULT '{}';
+UPDATE job SET request = json_set(
+    request, '$.limits', json_object('timeout', coalesce(json_extract(request, '$.timeout'), 0.0)));
+""",
+}
+
+_INSERT = f"INSERT INTO job VALUES ({', '.join('?' * 19)})"  # noqa: S608 - no text but ours
+_UPDATE = """
+UPDATE job SET state = ?, reason = ?, exit_status = ?, signal = ?, ended_ns = ?,
+    output_begin = ?, output_end = ?, output_complete = ?, detail = ?, usage = ?
+WHERE id = ?
+"""
+
+
+class Ended(NamedTuple):
+    """A job that has ended: when, and how many bytes of output are kept of it."""
+
+    id: str
+    ended_ns: int
+    output_bytes: int
+
+
+class Journal:
+    """An open journal. Every method may raise sqlite3.Error when the disk fails."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create it; raises StateError for what is not a journal of ours that can be used.
+
+        What is refused is left byte for byte as it was.
+        """
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise StateError(
+                f"{path} cannot be opened for writing: {words(error.errno or 0)}: "
+                "move it away, or give the service a state_dir that it can write to"
+            ) from error
+        try:
+            version = _look_at(path)
+            self._database = sqlite3.connect(path, isolation_level=None)
+            try:
+                self._prepare(version)
+            except BaseException:
+                self._database.close()
+                raise
+        except sqlite3.DatabaseError as error:
+            raise StateError(
+                f"{path} is not a usable journal ({error}): move it away to begin a new one, "
+                "or restore it from a backup"
+            ) from error
+        self.kept_output = KeptOutput(self._database)
+        self._log = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+        # Commits since the last sync.
+        self.dirty = False
+
+    def _prepare(self, version: int) -> None:
+        """Make it one of the present schema; 0 is the version of an empty file."""
+        # One process has it open at a time: no locks to take, no shared memory.
+        self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = NORMAL")
+        if not version:
+            self._database.executescript(
+                f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID};"
+                f"PRAGMA user_version = {SCHEMA_VERSION}; {_SCHEMA} COMMIT;"
+            )
+        for old in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
+            self._database.executescript(
+                f"BEGIN IMMEDIATE; {_MIGRATIONS[old]} PRAGMA user_version = {old + 1}; COMMIT;"
+            )
+        # Makes sure that there is a -wal file to sync.
+        self._database.execute("BEGIN IMMEDIATE")
+        self._database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        self._database.execute("COMMIT")
+
+    def close(self) -> None:
+        """Make everything durable and close the file."""
+        self.sync()
+        os.close(self._log)
+        self._database.close()
+
+    # -- writing ---------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Open a transaction unless one is open: what follows commits together."""
+        if not self._database.in_transaction:
+            self._database.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """End the transaction, if one is open; from here on no crash of ours undoes it."""
+        if self._database.in_transaction:
+            self._database.execute("COMMIT")
+            self.dirty = True
+
+    def rollback(self) -> None:
+        """Undo the open transaction, if one is open."""
+        if self._database.in_transaction:
+            self._database.execute("ROLLBACK")
+
+    def sync(self) -> None:
+        """Make all commits so far survive the loss of power."""
+        self.commit()
+        if self.dirty:
+            os.fdatasync(self._log)
+            self.dirty = False
+
+    def insert(self, job: Job) -> None:
+        """Record a new job."""
+        request = job.request
+        self.begin()
+        self._database.execute(
+            _INSERT,
+            (
+                job.id,
+                request.owner,
+                request.tenant,
+                request.request_id,
+                msgspec.json.encode(request).decode(),
+                job.created_ns,
+                job.pid,
+                job.pid_start,
+                job.cgroup,
+                *_changing(job),
+            ),
+        )
+
+    def update(self, job: Job) -> None:
+        """Record what has changed of a job."""
+        self.begin()
+        self._database.execute(_UPDATE, (*_changing(job), job.id))
+
+    def delete(self, job_id: str) -> None:
+        """Forget a job."""
+        self.begin()
+        self._database.execute("DELETE FROM job WHERE id = ?", (job_id,))
+
+    # -- reading ---------------------------------------------------------------
+
+    def find(self, job_id: str) -> Job | None:
+        """The job of this ID."""
+        return next(self._select("WHERE id = ?", job_id), None)
+
+    def find_start(self, request: Request) -> Job | None:
+        """The job that this, or an earlier request under the owner's request ID, has started.
+
+        Raises InvalidRequest when the job ID is another owner's.
+        """
+        job = self.find(request.id)
+        if job is not None and job.request.owner != request.owner:
+            raise InvalidRequest(f"the job ID {request.id} is taken")
+        if job is None and request.request_id:
+            clause = "WHERE owner = ? AND request_id = ?"
+            job = next(self._select(clause, request.owner, request.request_id), None)
+        return job
+
+    def unfinished(self) -> list[Job]:
+        """Jobs not ended, or whose output is not complete, oldest first."""
+        return list(self._select("WHERE state <> 4 OR NOT output_complete ORDER BY id"))
+
+    def ended(self) -> list[Ended]:
+        """Every job that has ended with its output complete, the first to end first."""
+        rows = self._database.execute(
+            "SELECT id, ended_ns, output_end - output_begin FROM job "
+            "WHERE state = 4 AND output_complete ORDER BY ended_ns"
+        )
+        return [Ended(*row) for row in rows]
+
+    def ended_since(self, since_ns: int) -> list[Job]:
+        """The jobs whose main process ended at this time or later, the first to end first.
+
+        Finds those whose output goes on by the index of what is unfinished.
+        """
+        found = [
+            *self._select("WHERE state = 4 AND output_complete AND ended_ns >= ?", since_ns),
+            *self._select("WHERE state = 4 AND NOT output_complete AND ended_ns >= ?", since_ns),
+        ]
+        return sorted(found, key=lambda job: job.ended_ns)
+
+    def started_since(self, since_ns: int) -> list[tuple[int, Request]]:
+        """When the jobs created at this time or later were, and their requests, oldest first."""
+        # IDs begin with the milliseconds since 1970 (RFC 9562, 5.7), by the front's clock,
+        # which is this host's.
+        earliest = f"{since_ns // 1_000_000:012x}"
+        found = self._select("WHERE id >= ?", f"{earliest[:8]}-{earliest[8:]}")
+        return sorted(((job.created_ns, job.request) for job in found), key=lambda one: one[0])
+
+    def page(self, asked: List) -> list[Job]:
+        """The jobs of a page."""
+        where = ["id >= ? AND id < ?"]
+        # No ID has a character after "~" in ASCII.
+        values: list[str | int] = [asked.prefix, asked.prefix + "~"]
+        if asked.before:
+            where.append("id < ?")
+            values.append(asked.before)
+        if asked.running:
+            where.append("state <> 4")
+        if asked.ended_by_ns:
+            where.append("state = 4 AND output_complete AND ended_ns <= ?")
+            values.append(asked.ended_by_ns)
+        for column, value in (("owner", asked.owner), ("tenant", asked.tenant)):
+            if value:
+                where.append(f"{column} = ?")
+                values.append(value)
+        clause = f"WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"
+        return list(self._select(clause, *values, asked.limit))
+
+    def _select(self, clause: str, *values: str | int) -> Iterator[Job]:
+        for row in self._database.execute(f"SELECT * FROM job {clause}", values):  # noqa: S608
+            yield _job_of(row)
+
+
+def _look_at(path: Path) -> int:
+    """The schema's version, 0 for an empty file; raises StateError where it is no journal of ours.
+
+    Opened for reading, SQLite leaves alone even a -wal file that somebody's
+    crash left behind.
+    """
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+
+        def one(statement: str) -> Any:
+            return database.execute(statement).fetchone()[0]
+
+        if not one("SELECT count(*) FROM sqlite_schema"):
+            return 0
+        if one("PRAGMA application_id") != APPLICATION_ID:
+            raise StateError(f"{path} is a database of another program: move it away")
+        version = int(one("PRAGMA user_version"))
+        if version > SCHEMA_VERSION:
+            raise StateError(
+                f"{path} was written by a newer job-worker (schema {version}, this one "
+                f"knows {SCHEMA_VERSION}): run that version, or move the file away"
+            )
+        if version < 1 or one("PRAGMA quick_check") != "ok":
+            raise StateError(f"{path} is damaged: restore it, or move it away to begin anew")
+        return version
+
+
+def _changing(job: Job) -> tuple[int | str, ...]:
+    """What `update` writes, in its order and that of the table."""
+    return (
+        job.state,
+        job.reason,
+        job.exit_status,
+        job.signal,
+        job.ended_ns,
+        job.output_begin,
+        job.output_end,
+        job.output_complete,
+        job.detail,
+        msgspec.json.encode(job.usage).decode(),
+    )
+
+
+def _job_of(row: tuple[Any, ...]) -> Job:
+    return Job(
+        request=msgspec.json.decode(row[4], type=Request),
+        created_ns=row[5],
+        pid=row[6],
+        pid_start=row[7],
+        cgroup=row[8],
+        state=State(row[9]),
+        reason=Reason(row[10]),
+        exit_status=row[11],
+        signal=row[12],
+        ended_ns=row[13],
+        output_begin=row[14],
+        output_end=row[15],
+        output_complete=bool(row[16]),
+        detail=row[17],
+        usage=msgspec.json.decode(row[18], type=Usage),
+    )

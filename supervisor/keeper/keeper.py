@@ -1,0 +1,302 @@
+"""The keeper: starts the supervisor and the front, restarts them, and holds what must outlive them.
+
+It is the parent of every job and the subreaper (prctl(2),
+PR_SET_CHILD_SUBREAPER) of what they leave behind, so an exit status has one
+place to arrive at, whoever else dies. It is small, single-threaded, and imports
+neither protobuf nor asyncio: it forks every launcher, and what it has imported
+is what each fork pays for.
+
+SIGTERM and SIGINT stop every job and end the service. SIGHUP reads its file again
+and replaces supervisor and front, SIGUSR1 ends them but stays, dormant, with
+the jobs; in both cases the jobs run on.
+"""
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from jobworker.supervisor.keeper import forks, launcher, packets, sd_notify
+from jobworker.supervisor.keeper.config import REFUSED, KeeperConfig
+from jobworker.supervisor.keeper.ledger import DescriptorStore, ExitLedger
+from jobworker.supervisor.keeper.mailbox import Mailbox
+from jobworker.supervisor.keeper.services import Ending, Phase, Service, Services
+from jobworker.supervisor.keeper.state_lock import DORMANT, SERVING, StateLock
+
+# Seconds that the front has to end by itself once told to.
+FRONT_END_SECONDS = 5.0
+_SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+
+
+class Keeper:
+    """The event loop and everything it owns. `run` returns the exit status."""
+
+    def __init__(self, path: Path, config: KeeperConfig, lock: StateLock) -> None:
+        self._path = path
+        self._lock = lock
+        self._selector = selectors.DefaultSelector()
+        self._store = DescriptorStore()
+        self._ledger = ExitLedger()
+        self._services = Services(config, self._selector)
+        self._phase = Phase.SERVING
+        self._ending_since = 0.0
+        self._status = 0
+        self._wakeup = _signals_as_descriptor()
+        self._selector.register(self._wakeup, selectors.EVENT_READ, None)
+
+    def run(self) -> int:
+        """Keep the service running until it is told to stop or refuses its configuration."""
+        while True:
+            self._start_due()
+            if self._finished():
+                return self._status
+            for key, events in self._selector.select(self._seconds_to_next()):
+                if key.data is None:
+                    self._take_signals()
+                else:
+                    self._serve(key.data, events)
+            if self._services.supervisor.mailbox is not None:
+                # It rings only for what is urgent.
+                self._drain(self._services.supervisor.mailbox)
+            self._reap()
+            self._report_exits()
+
+    # -- starting and ending the services ------------------------------------
+
+    def _start_due(self) -> None:
+        for service in self._services.wanted(self._phase):
+            if service.process is None and time.monotonic() >= service.due:
+                mailbox = self._services.start(service)
+                if service is self._services.supervisor:
+                    self._hand_over(mailbox)
+                else:
+                    self._services.connect(mailbox)
+
+    def _hand_over(self, mailbox: Mailbox) -> None:
+        """Give a new supervisor what the one before left: descriptors, exits, clients."""
+        for key, descriptors in self._store.items():
+            mailbox.post(("kept", key), descriptors)
+        mailbox.post(("keeper", os.getpid()))
+        self._ledger.resend_all()
+        self._services.connect_clients()
+        if self._phase is Phase.STOPPING:
+            mailbox.post(("stop",))
+
+    def _ended(self, service: Service, exitcode: int) -> None:
+        """A service's process has been reaped; `exitcode` is -N for signal N."""
+        if service.mailbox is not None:
+            self._drain(service.mailbox)
+        ending = service.ended(exitcode)
+        stopping = self._phase is Phase.STOPPING
+        if ending is Ending.RETIRED:
+            return
+        if stopping and service is self._services.supervisor and exitcode == 0:
+            self._end()
+        elif ending in (Ending.REFUSED, Ending.HOPELESS) and (stopping or not len(self._store)):
+            log(f"{service.name}: {ending.value}, and there is no job to stay for")
+            self._status = REFUSED if ending is Ending.REFUSED else 1
+            self._services.supervisor.kill()
+            self._end()
+        elif service in self._services.wanted(self._phase):
+            log(service.story(exitcode))
+
+    def _end(self) -> None:
+        """Tell the front to end; when it has, so does the keeper."""
+        self._phase = Phase.ENDING
+        self._ending_since = time.monotonic()
+        if self._services.front is not None:
+            self._services.front.hang_up()
+
+    def _finished(self) -> bool:
+        if self._phase is not Phase.ENDING:
+            return False
+        if time.monotonic() > self._ending_since + FRONT_END_SECONDS:
+            for service in self._services.all():
+                service.kill()
+        return all(service.process is None for service in self._services.all())
+
+    def _seconds_to_next(self) -> float | None:
+        """How long to wait for events: to the next start or deadline."""
+        if self._phase is Phase.ENDING:
+            times = [self._ending_since + FRONT_END_SECONDS]
+        else:
+            wanted = self._services.wanted(self._phase)
+            times = [service.due for service in wanted if service.process is None]
+        return max(0.0, min(times) - time.monotonic()) + 0.001 if times else None
+
+    # -- messages -------------------------------------------------------------
+
+    def _serve(self, mailbox: Mailbox, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            mailbox.flush()
+        if events & selectors.EVENT_READ:
+            mailbox.silence()
+            if not self._drain(mailbox) and mailbox is self._services.library:
+                # The program that uses the library has ended, or has had enough.
+                # (For the services, reaping tells.)
+                mailbox.close()
+                self._services.library = None
+                self._stop()
+
+    def _drain(self, mailbox: Mailbox) -> bool:
+        """Take in every packet that is there; False at the end of the socket."""
+        while True:
+            try:
+                received = mailbox.receive()
+            except BlockingIOError:
+                return True
+            except ValueError:
+                log("ignored a packet that is none")
+                continue
+            if received is None:
+                return False
+            if mailbox is self._services.supervisor.mailbox:
+                self._take(*received)
+            else:
+                self._take_from_client(*received)
+
+    def _take(self, packet: packets.Packet, descriptors: tuple[int, ...]) -> None:
+        """Do what the supervisor says."""
+        match packet:
+            case ("keep", str(key)):
+                self._store.keep(key, descriptors)
+            case ("drop", str(key)):
+                self._store.drop(key)
+            case ("recorded", int(serial)):
+                self._ledger.acknowledge(serial)
+            case ("fork", str(cgroup)):
+                self._fork_launcher(descriptors, cgroup)
+            case ("up", _, _):
+                self._services.supervisor.up = True
+            case _:
+                packets.close_all(descriptors)
+                log(f"ignored a packet it does not know: {packet!r}")
+
+    def _take_from_client(self, packet: packets.Packet, descriptors: tuple[int, ...]) -> None:
+        """Hear the front out: it faces the network, and has nothing else to say."""
+        packets.close_all(descriptors)
+        match packet:
+            case ("up", _, str(address)) if self._services.front is not None:
+                self._services.front.up = True
+                log(f"serving on {address}")
+                sd_notify.notify("READY=1", f"STATUS=serving on {address}")
+            case _:
+                log("ignored a packet of a client's")
+
+    def _fork_launcher(self, descriptors: tuple[int, ...], cgroup: str) -> None:
+        """Fork a launcher for the supervisor; on failure it sees its socket end."""
+        control, stdout, stderr = descriptors
+        try:
+            pid, joined = _fork_into(cgroup)
+        except OSError as error:
+            log(f"cannot fork a launcher: {error.strerror}")
+        else:
+            if pid == 0:
+                rest = "" if joined else cgroup
+                launcher.run(socket.socket(fileno=control), stdout, stderr, rest)
+        packets.close_all(descriptors)
+
+    def _report_exits(self) -> None:
+        mailbox = self._services.supervisor.mailbox
+        while mailbox is not None and mailbox.idle:
+            report = self._ledger.next_unsent()
+            if report is None:
+                return
+            mailbox.post(report)
+            self._ledger.sent(report)
+
+    # -- signals ---------------------------------------------------------------
+
+    def _take_signals(self) -> None:
+        numbers = self._wakeup.recv(4096)
+        if signal.SIGTERM in numbers or signal.SIGINT in numbers:
+            self._stop()
+        elif self._phase not in (Phase.SERVING, Phase.DORMANT):
+            return
+        elif signal.SIGHUP in numbers:
+            self._upgrade()
+        elif signal.SIGUSR1 in numbers:
+            self._enter(Phase.DORMANT)
+            self._retire_all()
+            log("dormant: the jobs run on, until a service is started here again")
+
+    def _enter(self, phase: Phase) -> None:
+        self._phase = phase
+        self._lock.tell(DORMANT if phase is Phase.DORMANT else SERVING)
+
+    def _stop(self) -> None:
+        """Have the supervisor stop every job and end; then the front, then this process."""
+        if self._phase in (Phase.SERVING, Phase.DORMANT):
+            sd_notify.notify("STOPPING=1")
+            self._enter(Phase.STOPPING)
+            if self._services.supervisor.mailbox is not None:
+                self._services.supervisor.mailbox.post(("stop",))
+
+    def _upgrade(self) -> None:
+        """Replace supervisor and front by what the configuration and the code are now."""
+        try:
+            config = KeeperConfig.read(self._path)
+        except (OSError, ValueError) as error:
+            log(f"cannot read {self._path} ({error}): going on as before")
+            return
+        sd_notify.reloading()
+        self._services.configure(config)
+        self._retire_all()
+        self._enter(Phase.SERVING)
+        log("upgrading: the jobs run on")
+
+    def _retire_all(self) -> None:
+        """Have supervisor and front end without touching a job."""
+        for service in self._services.all():
+            service.retire()
+        if self._services.supervisor.mailbox is not None:
+            self._services.supervisor.mailbox.post(("retire",))
+        if self._services.front is not None:
+            self._services.front.hang_up()
+
+    def _reap(self) -> None:
+        """Collect every process that has ended."""
+        for service in self._services.all():
+            # Starting a process makes multiprocessing look for ended ones, too.
+            if service.process is not None and service.process.exitcode is not None:
+                self._ended(service, service.process.exitcode)
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            ended = self._services.of(pid)
+            if ended is not None:
+                self._ended(ended, os.waitstatus_to_exitcode(status))
+            else:
+                self._ledger.add(pid, status, usage)
+
+
+def _signals_as_descriptor() -> socket.socket:
+    """A socket that yields the number of each signal as a byte (signal.set_wakeup_fd)."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(theirs.detach(), warn_on_full_buffer=False)
+    return ours
+
+
+def _fork_into(cgroup: str) -> tuple[int, bool]:
+    """Fork; the PID, and whether the child is in the cgroup (if any) already. Raises OSError."""
+    if cgroup:
+        with contextlib.suppress(OSError):
+            return forks.fork_into(cgroup), True
+    return forks.fork(), False
+
+
+def log(text: str) -> None:
+    """Say something on the service's stderr, in the keeper's name."""
+    print(f"jobworker keeper: {text}", file=sys.stderr, flush=True)  # noqa: T201

@@ -1,0 +1,72 @@
+"""What must survive the supervisor: descriptors of jobs, and exit statuses not yet on record."""
+
+import resource
+from collections.abc import Iterator
+
+from jobworker.supervisor.keeper import packets
+
+ExitReport = packets.Packet
+
+
+class DescriptorStore:
+    """Descriptors kept for the next supervisor, by key; the only owner of these copies."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[int, ...]] = {}
+
+    def keep(self, key: str, descriptors: tuple[int, ...]) -> None:
+        """Take these over under the key, in place of what was there."""
+        self.drop(key)
+        self._kept[key] = descriptors
+
+    def drop(self, key: str) -> None:
+        """Close what is under the key, if anything is."""
+        packets.close_all(self._kept.pop(key, ()))
+
+    def items(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Every key with its descriptors, which stay the store's."""
+        return iter(self._kept.items())
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
+class ExitLedger:
+    """Exit reports in order of arrival, each kept until the supervisor has it on record.
+
+    A report is ("exit", serial, pid, wait status, and of wait4(2)'s usage: user
+    seconds, system seconds, peak resident KiB, blocks read, blocks written). A
+    supervisor is sent each once; the next one is sent all that were not
+    acknowledged.
+    """
+
+    def __init__(self) -> None:
+        self._reports: dict[int, ExitReport] = {}
+        self._unsent: dict[int, None] = {}
+        self._serial = 0
+
+    def add(self, pid: int, status: int, usage: resource.struct_rusage) -> None:
+        """Note that a process has been reaped."""
+        self._serial += 1
+        used = (usage.ru_utime, usage.ru_stime, usage.ru_maxrss)
+        blocks = (usage.ru_inblock, usage.ru_oublock)
+        self._reports[self._serial] = ("exit", self._serial, pid, status, *used, *blocks)
+        self._unsent[self._serial] = None
+
+    def next_unsent(self) -> ExitReport | None:
+        """The oldest report this supervisor has not been sent."""
+        serial = next(iter(self._unsent), None)
+        return None if serial is None else self._reports[serial]
+
+    def sent(self, report: ExitReport) -> None:
+        """This report is on its way."""
+        self._unsent.pop(int(report[1]), None)
+
+    def acknowledge(self, serial: int) -> None:
+        """The supervisor has it on record (or needs none)."""
+        self._reports.pop(serial, None)
+        self._unsent.pop(serial, None)
+
+    def resend_all(self) -> None:
+        """There is a new supervisor: it has been sent nothing yet."""
+        self._unsent = dict.fromkeys(self._reports)

@@ -1,0 +1,101 @@
+"""From what a job asks for to how it is run: as whom, within which limits, seeing what."""
+
+import os
+import resource
+from dataclasses import replace
+
+from jobworker.supervisor.config import SupervisorConfig
+from jobworker.supervisor.host.cgroup import JobCgroups
+from jobworker.supervisor.host.isolation import Profile, bubblewrap, private_options
+from jobworker.supervisor.host.limits import check_kept
+from jobworker.supervisor.host.tree import mark_of
+from jobworker.supervisor.host.users import Account, Users
+from jobworker.supervisor.job import Request
+from jobworker.supervisor.keeper.launcher import TOKEN_VARIABLE, Spec
+
+
+class Placement:
+    """Decides once, before a job is on record; what it decided is part of the record."""
+
+    def __init__(self, config: SupervisorConfig, cgroups: JobCgroups | None) -> None:
+        self._config = config
+        self._users = Users(config.users)
+        self._cgroups = cgroups
+
+    @property
+    def controllers(self) -> frozenset[str]:
+        """The cgroup controllers that keep limits of jobs."""
+        return self._cgroups.controllers if self._cgroups else frozenset()
+
+    def place(self, asked: Request) -> Request:
+        """The request with all that it left open. Raises InvalidRequest and CannotPlace."""
+        config = self._config
+        account = self._users.account(asked.owner, asked.tenant)
+        limits = config.limits.resolve(asked.limits, asked.tenant)
+        shortfall = "there are no cgroups (version 2) for jobs with"
+        if self._cgroups is not None:
+            shortfall = self._cgroups.shortfall
+        check_kept(limits, self.controllers, shortfall, own_user=_is_ordinary(account))
+        isolation = config.isolation.resolve(asked.profile, asked.network, asked.tenant)
+        if isolation.profile is Profile.PRIVATE:
+            bubblewrap()
+        return replace(
+            asked,
+            account=account,
+            limits=limits,
+            profile=isolation.profile,
+            network=isolation.network,
+            cwd=asked.cwd or self._home(account),
+        )
+
+    def _home(self, account: Account | None) -> str:
+        if account is not None and account.owns_home():
+            return account.home
+        return self._config.working_directory
+
+    def spec(self, request: Request) -> Spec:
+        """The orders for a launcher."""
+        account = request.account
+        environment = {
+            **self._config.environment,
+            **(account.environment() if account else {}),
+            **request.environment,
+            TOKEN_VARIABLE: request.id,
+        }
+        return Spec(
+            list(request.argv),
+            environment,
+            request.cwd,
+            self._config.umask,
+            (account.uid, account.gid, list(account.groups)) if account else None,
+            self._resource_limits(request),
+            self._config.no_new_privileges,
+            self._sandbox(request),
+        )
+
+    def _resource_limits(self, request: Request) -> list[tuple[int, int]]:
+        """What setrlimit(2) keeps: pairs of a resource and its limit, soft and hard."""
+        limits = request.limits
+        # A core dump would hold what the job held in memory, wherever the host puts it.
+        found = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_RSS, mark_of(request.id))]
+        if limits.open_files:
+            found.append((resource.RLIMIT_NOFILE, limits.open_files))
+        if limits.processes and "pids" not in self.controllers and _is_ordinary(request.account):
+            found.append((resource.RLIMIT_NPROC, limits.processes))
+        return found
+
+    def _sandbox(self, request: Request) -> list[str]:
+        if request.profile is not Profile.PRIVATE:
+            return []
+        account = request.account
+        others = self._users.others(account) if account else []
+        hidden = (self._config.state_dir, *self._config.isolation.hidden)
+        return [
+            bubblewrap(),
+            *private_options(account, others, hidden, network=request.network, cwd=request.cwd),
+        ]
+
+
+def _is_ordinary(account: Account | None) -> bool:
+    """Whether it is a user of its own whose processes setrlimit(2) can bound."""
+    return account is not None and account.uid not in {0, os.geteuid()}

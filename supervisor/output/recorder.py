@@ -1,0 +1,202 @@
+"""Moving a job's output from its pipes into its segments, losing nothing at any crash.
+
+splice(2) takes bytes out of the pipe and puts them into the file in one system
+call, so there is no moment at which a killed supervisor holds bytes that are
+nowhere else. The end of the output is the size of the last file.
+"""
+
+import contextlib
+import errno
+import os
+import select
+from pathlib import Path
+from typing import NamedTuple
+
+from jobworker.supervisor.output import segments
+from jobworker.supervisor.output.segments import GAP, INDEX_BLOCK, RECORD, Index
+
+# Bytes of one stream that arrive within so many nanoseconds share a time.
+TIME_RESOLUTION_NS = 5_000_000
+# A rotating output is kept in so many segments or more, so that what is
+# dropped at once is a small part of it.
+SEGMENTS_KEPT = 8
+# What says that there is no room, for now.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Keep(NamedTuple):
+    """How much of an output to keep: the newest `rotate` bytes, or all (0), in segments."""
+
+    segment_bytes: int
+    rotate: int = 0
+
+    @property
+    def segment(self) -> int:
+        """The size of a segment, in bytes."""
+        if not self.rotate:
+            return self.segment_bytes
+        return max(1, min(self.segment_bytes, self.rotate // SEGMENTS_KEPT))
+
+
+class Recorder:
+    """Writes one job's segments; makes the directory with the first byte. Close it."""
+
+    def __init__(self, directory: Path, keep: Keep, *, new: bool = False) -> None:
+        """Go on where the directory's last segment ends; `new`: there is no directory yet."""
+        self._directory = directory
+        self._keep = keep
+        self._data = self._index = -1
+        self._records = self._slots = 0
+        self._start = 0
+        self._stream = self._begun = -1
+        self._time = 0
+        self.end = 0
+        self._starts = [] if new else segments.segment_starts(directory)
+        if self._starts:
+            self.end = segments.recorded_end(directory)
+
+    @property
+    def begin(self) -> int:
+        """The offset of the first byte that is kept."""
+        return self._starts[0] if self._starts else self.end
+
+    def record(self, pipe: int, stream: int, now_ns: int, limit: int) -> int:
+        """Move up to `limit` bytes of a stream from a non-blocking pipe.
+
+        Returns the bytes moved, 0 at the end of the pipe. Raises
+        BlockingIOError when the pipe is empty, and OSError (NO_ROOM, EIO) when
+        the file cannot be written; the bytes then stay in the pipe.
+        """
+        if self._data < 0 and not _has_bytes(pipe):
+            return 0
+        self._make_room()
+        self._begin_run(self.end, stream, now_ns)
+        moved = os.splice(
+            pipe,
+            self._data,
+            min(limit, self._start + self._keep.segment - self.end),
+            offset_dst=self.end - self._start,
+            flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE,
+        )
+        self.end += moved
+        return moved
+
+    def lose(self, pipe: int, null: int, now_ns: int, limit: int) -> int:
+        """Take up to `limit` bytes out of the pipe that are not to be kept: they become a gap.
+
+        `null` is /dev/null, open for writing. Returns and raises as `record`
+        does, except that it needs no room but for a job's first byte. A death
+        between the two system calls leaves the gap shorter by what was taken:
+        the kernel tells nobody how much that was.
+        """
+        if self._data < 0:
+            if not _has_bytes(pipe):
+                return 0
+            self._open_last()
+        self._begin_run(self.end, GAP, now_ns)
+        lost = os.splice(pipe, null, limit, flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE)
+        self.end += lost
+        os.ftruncate(self._data, self.end - self._start)
+        return lost
+
+    def _make_room(self) -> None:
+        """Have a segment open that is not full, and drop the oldest when there is too much."""
+        if self._data < 0:
+            self._open_last()
+        if self.end - self._start < self._keep.segment:
+            return
+        # Before there is one more, as that may need the room.
+        self._drop_oldest()
+        self._open(self.end)
+        self._starts.append(self.end)
+        self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        # The last one stays: where it ends is where the output does.
+        while self._keep.rotate and len(self._starts) > 1:
+            if self.end - self._starts[0] <= self._keep.rotate - self._keep.segment:
+                return
+            self._drop(self._starts.pop(0))
+
+    def _drop(self, start: int) -> None:
+        # The data first: what has no data file is no segment.
+        for path in (
+            segments.data_path(self._directory, start),
+            segments.index_path(self._directory, start),
+        ):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+
+    def redate(self, moved: int, stream: int, now_ns: int) -> None:
+        """Give the bytes that were moved last a later time, if there is room to note it."""
+        with contextlib.suppress(OSError):
+            self._begin_run(self.end - moved, stream, now_ns)
+
+    def _begin_run(self, offset: int, stream: int, now_ns: int) -> None:
+        fresh = 0 <= now_ns - self._time < TIME_RESOLUTION_NS
+        # A gap is one run however long it lasts.
+        if stream == self._stream and (fresh or stream == GAP):
+            return
+        # Of a run that came to nothing no record is needed.
+        number = self._records - (self._begun == offset)
+        # One slot is left free for a gap, which must need no room.
+        if number + (stream != GAP) >= self._slots:
+            os.posix_fallocate(self._index, self._slots * RECORD.size, INDEX_BLOCK)
+            self._slots += INDEX_BLOCK // RECORD.size
+        record = RECORD.pack(offset, max(1, now_ns), stream)
+        os.pwrite(self._index, record, number * RECORD.size)
+        self._records = number + 1
+        self._begun, self._stream, self._time = offset, stream, now_ns
+
+    def _open_last(self) -> None:
+        """Open the last segment, or make the first."""
+        if not self._starts:
+            self._open(0)
+            self._starts.append(0)
+        else:
+            self._open(self._starts[-1])
+
+    def _open(self, start: int) -> None:
+        """Open a segment for writing, making it when it is not there."""
+        self._directory.mkdir(mode=0o750, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        # The index first: a data file without one would be bytes without a time.
+        index = os.open(segments.index_path(self._directory, start), flags, 0o640)
+        try:
+            if os.fstat(index).st_size < INDEX_BLOCK:
+                os.posix_fallocate(index, 0, INDEX_BLOCK)
+            data = os.open(segments.data_path(self._directory, start), flags, 0o640)
+        except OSError:
+            os.close(index)
+            raise
+        self.close()
+        self._index, self._data = index, data
+        self._slots = os.fstat(index).st_size // RECORD.size
+        self._start = start
+        self._resume(Index(index))
+
+    def _resume(self, index: Index) -> None:
+        """Go on after the last record; in a gap, if it began one."""
+        self._records = len(index)
+        self._begun = self._stream = -1
+        if self._records:
+            last = index[self._records - 1]
+            self._begun = last.offset
+            self._stream = GAP if last.stream == GAP else -1
+
+    def close(self) -> None:
+        """Close the files; the output on record stays."""
+        for descriptor in (self._data, self._index):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._data = self._index = -1
+
+
+def _has_bytes(pipe: int) -> bool:
+    """Whether there is something to read; False at the end. Raises BlockingIOError otherwise."""
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    events = dict(poll.poll(0)).get(pipe, 0)
+    if not events:
+        raise BlockingIOError
+    return bool(events & select.POLLIN)

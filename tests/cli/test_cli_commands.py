@@ -1,0 +1,226 @@
+"""The client commands against a real server: what they print and how they end."""
+
+import json
+import re
+import signal
+
+import pytest
+
+from tests.support.server import Server
+
+JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def test_start_prints_the_job_id_alone(server: Server) -> None:
+    assert JOB_ID.fullmatch(server.ask("alice", "start", "--", "true"))
+
+
+def test_start_as_json(server: Server) -> None:
+    reply = json.loads(server.ask("alice", "start", "-o", "json", "sleep", "1000"))
+    assert JOB_ID.fullmatch(reply["id"])
+    assert reply["pid"] > 0
+
+
+def test_options_after_the_program_are_the_programs(server: Server) -> None:
+    job = server.ask("alice", "start", "echo", "-n", "--output", "x")
+    assert server.run("alice", "logs", "-f", job).stdout == b"--output x"
+
+
+def test_a_start_with_the_request_id_of_another_is_that_one(server: Server) -> None:
+    first, second = (
+        server.ask("alice", "start", "--request-id", "nightly", "true") for _ in range(2)
+    )
+    assert first == second
+    assert server.ask("alice", "start", "true") != first
+
+
+def test_environment_and_directory_reach_the_job(server: Server) -> None:
+    here = str(server.directory)
+    done = server.run(
+        *("alice", "run", "-e", "A=x=y", "--env", "HOME", "--cwd", here),
+        *("--", "sh", "-c", 'echo "$A $HOME $PWD"'),
+    )
+    assert done.stdout.decode() == f"x=y {here} {here}\n"
+
+
+@pytest.mark.parametrize("given", ["=x", "JOBWORKER_NOT_SET"])
+def test_what_is_no_variable_is_a_usage_error(server: Server, given: str) -> None:
+    done = server.run("alice", "start", "--env", given, "true")
+    assert done.returncode == 2
+    assert given.lstrip("=").encode() in done.stderr
+
+
+def test_arguments_that_are_not_utf8_are_a_usage_error(server: Server) -> None:
+    done = server.run("alice", "start", "echo", "\udcff")
+    assert done.returncode == 2
+    assert b"is not UTF-8" in done.stderr
+
+
+def test_wait_prints_the_exit_code_of_each_job(server: Server) -> None:
+    jobs = [server.ask("alice", "start", "sh", "-c", f"exit {code}") for code in (0, 7)]
+    assert server.ask("alice", "wait", *jobs) == "0\n7"
+
+
+def test_status_tells_how_a_job_ended(server: Server) -> None:
+    job = server.ask("alice", "start", "sh", "-c", "echo hi; kill -9 $$")
+    assert server.ask("alice", "wait", job) == "137"
+    text = server.ask("alice", "status", job)
+    assert "State:     ended: killed by SIGKILL" in text
+    status = json.loads(server.ask("alice", "status", "-o", "json", job))
+    assert status["id"] == job
+    assert (status["state"], status["reason"]) == ("ended", "signaled")
+    assert (status["exit_code"], status["signal"]) == (137, signal.SIGKILL)
+    assert (status["owner"], status["tenant"]) == ("alice", "team-a")
+
+
+def test_a_unique_prefix_of_the_id_is_enough(server: Server) -> None:
+    job = server.ask("alice", "start", "true")
+    assert json.loads(server.ask("alice", "status", "-o", "json", job[:13]))["id"] == job
+
+
+def test_stop_ends_jobs_and_prints_their_ids(server: Server) -> None:
+    jobs = [server.ask("alice", "start", "sleep", "1000") for _ in range(2)]
+    assert server.ask("alice", "stop", *jobs).split() == jobs
+    for job in jobs:
+        status = json.loads(server.ask("alice", "status", "-o", "json", job))
+        assert (status["state"], status["reason"]) == ("ended", "stopped")
+
+
+def test_what_acts_on_jobs_says_so_in_json_too(server: Server) -> None:
+    job = server.ask("alice", "start", "sleep", "1000")
+    for command in (["signal", "CONT"], ["stop"], ["rm"]):
+        printed = server.ask("alice", *command, "-o", "json", job)
+        assert json.loads(printed) == {"job": job}
+
+
+def test_stop_with_no_grace_kills(server: Server) -> None:
+    job = server.ask(
+        "alice", "start", "sh", "-c", "trap '' TERM; echo on; while :; do sleep 1; done"
+    )
+    with server.popen("alice", "logs", "-f", job) as follower:
+        assert follower.stdout is not None
+        assert follower.stdout.readline() == b"on\n"
+        server.ask("alice", "stop", "--grace", "0", job)
+        assert follower.wait(30) == 0
+    status = json.loads(server.ask("alice", "status", "-o", "json", job))
+    assert status["signal"] == signal.SIGKILL
+
+
+def test_a_job_is_stopped_after_its_timeout(server: Server) -> None:
+    job = server.ask("alice", "start", "--timeout", "300ms", "sleep", "1000")
+    assert server.ask("alice", "wait", job) == "143"
+    assert "State:     ended: timed out, killed by SIGTERM" in server.ask("alice", "status", job)
+
+
+def test_a_job_is_stopped_at_its_output_limit(server: Server) -> None:
+    limit = ("--output-limit", "256K", "--output-overflow", "stop-job")
+    job = server.ask("alice", "start", *limit, "yes")
+    server.ask("alice", "wait", job)
+    status = json.loads(server.ask("alice", "status", "-o", "json", job))
+    assert status["reason"] == "output_limit"
+
+
+def test_output_that_is_not_kept_is_told_as_a_gap(server: Server) -> None:
+    limit = ("--output-limit", "256K", "--output-overflow", "rotate")
+    job = server.ask("alice", "start", *limit, "head", "-c", "4000001", "/dev/zero")
+    # Only when the output is complete is it settled what is kept.
+    server.run("alice", "logs", "-f", job)
+    begin = json.loads(server.ask("alice", "status", "-o", "json", job))["output_begin"]
+    assert 4000001 - 256 * 1024 <= begin < 4000001
+    assert f"4000001 bytes, the first {begin} not kept" in server.ask("alice", "status", job)
+    done = server.run("alice", "logs", job)
+    assert done.returncode == 0
+    assert (
+        done.stderr.decode() == f"jobworker: {begin} bytes of output from byte 0 on are not kept\n"
+    )
+    assert len(done.stdout) == 4000001 - begin
+    first, *_ = server.run("alice", "logs", "-o", "json", job).stdout.splitlines()
+    assert json.loads(first) == {"offset": 0, "gap_bytes": begin}
+
+
+def test_limits_and_isolation_reach_the_job(server: Server) -> None:
+    job = server.ask("alice", "start", "--open-files", "17", "sh", "-c", "ulimit -n")
+    assert server.run("alice", "logs", "-f", job).stdout == b"17\n"
+    assert json.loads(server.ask("alice", "status", "-o", "json", job))["limits"] == {
+        "memory_bytes": None,
+        "cpus": None,
+        "processes": None,
+        "open_files": 17,
+        "io_weight": None,
+    }
+    assert "Limits:    open files 17" in server.ask("alice", "status", job)
+
+
+def test_stats_shows_what_jobs_use(server: Server) -> None:
+    script = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"
+    ended = server.ask("alice", "start", "sh", "-c", script)
+    running = server.ask("alice", "start", "sleep", "1000")
+    server.ask("alice", "wait", ended)
+    used = json.loads(server.ask("alice", "stats", "-o", "json", ended, running))
+    assert [job["id"] for job in used] == [ended, running]
+    assert used[0]["user_seconds"] > 0
+    assert used[0]["wall_seconds"] > 0
+    rows = [line.split()[0] for line in server.ask("alice", "stats").splitlines()]
+    assert rows[0] == "JOB"
+    assert running in rows
+    assert ended not in rows
+    server.ask("alice", "stop", running)
+
+
+def test_a_signal_reaches_the_job(server: Server) -> None:
+    script = "trap 'echo got; exit 5' USR1; echo on; while :; do sleep 0.1; done"
+    job = server.ask("alice", "start", "sh", "-c", script)
+    with server.popen("alice", "logs", "-f", job) as follower:
+        assert follower.stdout is not None
+        assert follower.stdout.readline() == b"on\n"
+        server.ask("alice", "signal", "usr1", job)
+        assert follower.stdout.read() == b"got\n"
+        assert follower.wait(30) == 0
+    assert server.ask("alice", "wait", job) == "5"
+
+
+def test_what_is_no_signal_is_a_usage_error(server: Server) -> None:
+    done = server.run("alice", "signal", "SIGNONE", "0195")
+    assert done.returncode == 2
+    assert b"no signal" in done.stderr
+
+
+def test_list_shows_the_newest_first(fresh_server: Server) -> None:
+    ended = fresh_server.ask("alice", "start", "true")
+    fresh_server.ask("alice", "wait", ended)
+    running = fresh_server.ask("alice", "start", "sleep", "1000")
+    assert fresh_server.ask("alice", "list", "-q").split() == [running, ended]
+    assert fresh_server.ask("alice", "list", "-q", "--running").split() == [running]
+    assert fresh_server.ask("alice", "list", "-q", "-n", "1").split() == [running]
+    assert fresh_server.ask("alice", "list", "-q", "--limit", "0").split() == [running, ended]
+    assert fresh_server.ask("alice", "list", "-q", "--owner", "nobody") == ""
+    table = fresh_server.ask("alice", "list").splitlines()
+    assert table[0].split() == ["JOB", "OWNER", "TENANT", "AGE", "STATE", "COMMAND"]
+    assert table[1].endswith("running        sleep 1000")
+    assert [job["id"] for job in json.loads(fresh_server.ask("alice", "list", "-o", "json"))] == [
+        running,
+        ended,
+    ]
+
+
+def test_an_empty_list_is_an_empty_json_array(fresh_server: Server) -> None:
+    assert json.loads(fresh_server.ask("bob", "list", "-o", "json")) == []
+
+
+def test_whoami(server: Server) -> None:
+    me = json.loads(server.ask("alice", "whoami", "-o", "json"))
+    assert me["common_name"] == "alice"
+    assert me["tenants"] == ["team-a"]
+    assert int(me["serial"], 16) == server.users["alice"].serial
+    assert "alice" in server.ask("alice", "whoami")
+
+
+def test_every_job_is_acted_on_although_one_is_not_there(server: Server) -> None:
+    job = server.ask("alice", "start", "sleep", "1000")
+    done = server.run("alice", "stop", "0195dead", job, "0195beef")
+    assert done.returncode == 3
+    assert done.stdout.decode().split() == [job]
+    assert [line.split("'")[1] for line in done.stderr.decode().splitlines()] == [
+        "0195dead",
+        "0195beef",
+    ]

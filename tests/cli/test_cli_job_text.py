@@ -1,0 +1,171 @@
+"""How a job is written, as text and as JSON."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from jobworker.cli.display.job import (
+    HEADS,
+    Job,
+    check_known,
+    job_cells,
+    job_json,
+    job_text,
+    outcome_text,
+    read_job,
+)
+from jobworker.cli.display.table import table_text
+from jobworker.cli.display.usage import Limits, Usage, read_usage, usage_cells, usage_text
+from jobworker.cli.errors import CliError, printable
+from jobworker.proto import workerservice_pb2 as pb
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+RUNNING = Job(
+    id="0195-a",
+    state="running",
+    reason=None,
+    exit_code=None,
+    signal=None,
+    pid=42,
+    command=("sh", "-c", "echo 'a b'"),
+    working_directory="/srv",
+    owner="alice",
+    tenant="team-a",
+    created_at=NOW - timedelta(seconds=75),
+    ended_at=None,
+    output_begin=0,
+    output_bytes=7,
+    output_complete=False,
+    user="alice",
+    user_shared=False,
+    isolation="private",
+    network=False,
+    limits=Limits(2**20, 0.5, None, 64, None),
+    usage=None,
+    detail="",
+)
+JOB_WITHOUT_TENANT = replace(RUNNING, id="0195-long", tenant="")
+ENDED = replace(
+    RUNNING,
+    state="ended",
+    reason="exited",
+    exit_code=3,
+    ended_at=NOW - timedelta(seconds=15),
+    output_complete=True,
+)
+
+
+def test_a_running_job_as_text() -> None:
+    assert job_text(RUNNING, NOW).splitlines() == [
+        "Job:       0195-a",
+        "Command:   sh -c 'echo '\"'\"'a b'\"'\"''",
+        "State:     running",
+        "PID:       42",
+        "Owner:     alice (tenant team-a)",
+        "Directory: /srv",
+        "Started:   2026-03-01 11:58:45 UTC (1m15s ago)",
+        "Output:    7 bytes so far",
+        "Runs as:   alice, private, without network",
+        "Limits:    memory 1.0 MiB, cpus 0.5, open files 64",
+    ]
+
+
+def test_an_ended_job_as_text() -> None:
+    lines = job_text(ENDED, NOW).splitlines()
+    assert "State:     ended: exited with 3" in lines
+    assert "Took:      1m" in lines
+    assert "Output:    7 bytes" in lines
+    assert not any(line.startswith("PID:") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("job", "text"),
+    [
+        (RUNNING, "running"),
+        (ENDED, "exited with 3"),
+        (replace(ENDED, reason="signaled", exit_code=137, signal=9), "killed by SIGKILL"),
+        (replace(ENDED, reason="signaled", exit_code=168, signal=40), "killed by signal 40"),
+        (replace(ENDED, reason="stopped", exit_code=143, signal=15), "stopped, killed by SIGTERM"),
+        (replace(ENDED, reason="stopped", exit_code=0), "stopped, exited with 0"),
+        (replace(ENDED, reason="lost", exit_code=None), "lost, exit code unknown"),
+    ],
+)
+def test_how_a_job_ended(job: Job, text: str) -> None:
+    assert outcome_text(job) == text
+
+
+def test_json_holds_every_field_with_times_in_iso_8601() -> None:
+    fields = json.loads(job_json(ENDED))
+    assert fields["command"] == ["sh", "-c", "echo 'a b'"]
+    assert fields["exit_code"] == 3
+    assert fields["created_at"] == "2026-03-01T11:58:45Z"
+    assert fields["ended_at"] == "2026-03-01T11:59:45Z"
+    assert set(fields) == set(Job.__dataclass_fields__)
+
+
+def test_a_reply_becomes_a_job() -> None:
+    status = pb.QueryStatusResponse(
+        jobID="0195-b",
+        commandName="sleep",
+        Arguments=["5"],
+        state=pb.JOB_STATE_ENDED,
+        endReason=pb.END_REASON_SIGNALED,
+        exitCode=137,
+        signal=9,
+    )
+    status.createdAt.FromDatetime(NOW)
+    job = read_job(status)
+    assert (job.state, job.reason, job.exit_code, job.signal) == ("ended", "signaled", 137, 9)
+    assert job.command == ("sleep", "5")
+    assert job.created_at == NOW
+    assert job.ended_at is None
+
+
+def test_a_running_job_has_no_exit_code() -> None:
+    job = read_job(pb.QueryStatusResponse(state=pb.JOB_STATE_RUNNING))
+    assert (job.state, job.reason, job.exit_code) == ("running", None, None)
+
+
+def test_a_lost_job_has_no_exit_code_to_go_on_with() -> None:
+    lost = read_job(
+        pb.QueryStatusResponse(
+            jobID="0195-c", state=pb.JOB_STATE_ENDED, endReason=pb.END_REASON_LOST, detail="why"
+        )
+    )
+    assert lost.exit_code is None
+    with pytest.raises(CliError, match=r"job 0195-c was lost, .* unknown: why"):
+        check_known(lost)
+    check_known(ENDED)
+
+
+def test_a_table_lines_up_and_is_cut_to_the_terminal() -> None:
+    rows = [HEADS, *(job_cells(job, NOW) for job in (RUNNING, JOB_WITHOUT_TENANT))]
+    head, first, second = table_text(rows, None).splitlines()
+    assert first.index("alice") == second.index("alice") == head.index("OWNER")
+    assert first.split()[:5] == ["0195-a", "alice", "team-a", "1m15s", "running"]
+    assert second.split()[2] == "-"
+    assert all(len(line) <= 30 for line in table_text(rows, 30).splitlines())
+
+
+def test_what_a_terminal_would_act_on_is_spelled_out() -> None:
+    assert printable("a\x1b[2J\r\x07b\u202ec é") == r"a\x1b[2J\r\x07b\u202ec é"
+    hostile = replace(RUNNING, command=("x\x1b]0;owned\x07\nroot",), detail="\x1b[1m")
+    for text in (job_text(hostile, NOW), "".join(job_cells(hostile, NOW))):
+        assert "\x1b" not in text
+        assert "\x07" not in text
+    assert not any("\n" in cell for cell in job_cells(hostile, NOW))
+    assert len(job_text(hostile, NOW).splitlines()) == len(job_text(RUNNING, NOW).splitlines()) + 1
+
+
+def test_usage_that_the_host_cannot_tell_is_left_out() -> None:
+    usage = read_usage(pb.Usage(userSeconds=1.5, systemSeconds=0.5, wallSeconds=70))
+    assert usage == Usage(1.5, 0.5, None, None, None, None, None, 70)
+    assert usage_text(usage) == "CPU 2.0s"
+    assert usage_cells(usage) == ("2.0s", "-", "-", "-", "-", "-", "1m10s")
+
+
+def test_usage_of_nothing_is_not_usage_that_is_not_known() -> None:
+    usage = read_usage(pb.Usage(readBytes=0, writtenBytes=2048, peakMemoryBytes=2**20))
+    assert usage_text(usage) == "peak memory 1.0 MiB, read 0 B, written 2.0 KiB"

@@ -1,0 +1,175 @@
+"""What the command says when it cannot talk to the server: which file, or what to check."""
+
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from tests.support.pki import Authority, Issued
+from tests.support.relay import relay_to
+from tests.support.server import JOBWORKER, PORT, Server
+
+
+def whoami(server: Server, /, **changed: str | Path) -> tuple[int, str]:
+    """Exit code and stderr of alice's whoami, with other settings than hers."""
+    environment = server.environment("alice")
+    environment |= {f"JOBWORKER_{name.upper()}": str(value) for name, value in changed.items()}
+    done = subprocess.run(
+        [JOBWORKER, "whoami"], env=environment, capture_output=True, timeout=60, check=False
+    )
+    return done.returncode, done.stderr.decode()
+
+
+def as_client(server: Server, issued: Issued) -> tuple[int, str]:
+    return whoami(server, cert=issued.certificate, key=issued.key)
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A CA that nobody here knows."""
+    return Authority(tmp_path_factory.mktemp("stranger"), "stranger")
+
+
+@contextmanager
+def listener(reply: bytes) -> Iterator[str]:
+    """The address of a server that answers whatever it is sent with `reply`."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(1)
+                    connection.sendall(reply)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"localhost:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_nothing_listens(server: Server) -> None:
+    code, said = whoami(server, server=f"{server.host}:1")
+    assert code == 5
+    assert said == (
+        f"jobworker: cannot talk to the server {server.host}:1: nothing listens there; "
+        "check the port, and that `jobworker serve` runs\n"
+    )
+
+
+def test_the_host_is_not_known(server: Server) -> None:
+    code, said = whoami(server, server="no-such-host.invalid")
+    assert code == 5
+    assert "no-such-host.invalid:50051: its host name is not known" in said
+
+
+def test_something_else_listens(server: Server) -> None:
+    with listener(b"HTTP/1.1 400 Bad Request\r\n\r\n") as address:
+        code, said = whoami(server, server=address)
+    assert code == 5
+    assert "does not speak TLS 1.3" in said
+
+
+def test_the_servers_certificate_is_of_another_ca(server: Server, stranger: Authority) -> None:
+    code, said = whoami(server, ca=stranger.certificate)
+    assert code == 5
+    assert f"its certificate is not signed by the CA in {stranger.certificate}" in said
+
+
+def test_the_servers_certificate_is_for_another_name(server: Server) -> None:
+    with relay_to((server.host, PORT)) as relay:
+        code, said = whoami(server, server=f"127.0.0.1:{relay.port}")
+    assert code == 5
+    assert "its certificate is not for 127.0.0.1" in said
+
+
+def test_ones_own_certificate_is_of_another_ca(server: Server, stranger: Authority) -> None:
+    issued = stranger.client()
+    code, said = as_client(server, issued)
+    assert code == 5
+    assert str(issued.certificate) in said
+    assert "does not trust" in said
+
+
+def test_ones_own_certificate_has_expired(server: Server) -> None:
+    issued = server.authority.expired_client()
+    code, said = as_client(server, issued)
+    assert code == 5
+    assert f"the certificate {issued.certificate} has expired" in said
+
+
+def test_ones_own_certificate_is_a_servers(server: Server) -> None:
+    issued = server.authority.client(usages=[ExtendedKeyUsageOID.SERVER_AUTH])
+    code, said = as_client(server, issued)
+    assert code == 5
+    assert f"the certificate {issued.certificate} is not for clients" in said
+
+
+def test_the_key_is_anothers(server: Server) -> None:
+    key = server.users["bob"].key
+    code, said = whoami(server, key=key)
+    assert code == 5
+    assert f"the key {key} does not belong to the certificate" in said
+
+
+@pytest.mark.parametrize("setting", ["ca", "cert", "key"])
+def test_a_file_is_not_there(server: Server, setting: str) -> None:
+    code, said = whoami(server, **{setting: "/nonexistent/file"})
+    assert code == 2
+    assert "/nonexistent/file: No such file or directory" in said
+
+
+@pytest.mark.parametrize("setting", ["ca", "cert", "key"])
+def test_a_file_is_something_else(server: Server, setting: str) -> None:
+    code, said = whoami(server, **{setting: "/etc/passwd"})
+    assert code == 2
+    assert "/etc/passwd is not one in PEM form" in said
+
+
+@pytest.mark.parametrize("setting", ["ca", "cert", "key"])
+def test_a_file_is_damaged(server: Server, setting: str, tmp_path: Path) -> None:
+    path = Path(server.environment("alice")[f"JOBWORKER_{setting.upper()}"])
+    head, *_, foot = path.read_text().splitlines()
+    damaged = tmp_path / "damaged"
+    damaged.touch(mode=0o600)
+    damaged.write_text(f"{head}\nAAAA\n{foot}\n")
+    code, said = whoami(server, **{setting: damaged})
+    assert code == 5
+    assert f"{damaged} is damaged" in said
+
+
+def test_the_key_is_encrypted(server: Server, tmp_path: Path) -> None:
+    key = load_pem_private_key(server.users["alice"].key.read_bytes(), None)
+    encrypted = tmp_path / "encrypted.key"
+    encrypted.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    )
+    code, said = whoami(server, key=encrypted)
+    assert code == 2
+    assert f"the client key {encrypted} is encrypted" in said
+
+
+def test_a_key_that_others_can_read_is_warned_of(server: Server) -> None:
+    issued = server.authority.client()
+    issued.key.chmod(0o640)
+    code, said = as_client(server, issued)
+    assert code == 0
+    assert said == (
+        f"jobworker: warning: others can read the key {issued.key} (mode 0640); "
+        f"run `chmod 600 {issued.key}`\n"
+    )

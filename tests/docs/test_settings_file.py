@@ -1,0 +1,40 @@
+"""deploy/server.yaml: every setting there is, with its default."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from jobworker.grpc_api.config import ServerConfig, load_server_config
+from jobworker.supervisor.config import SupervisorConfig
+from jobworker.supervisor.host.users import UsersConfig
+
+FILE = Path(__file__).parents[2] / "deploy" / "server.yaml"
+
+
+def test_what_can_be_left_out_has_its_default() -> None:
+    config = load_server_config(FILE)
+    least = ServerConfig(state_dir=config.state_dir, tls=config.tls, policy=config.policy)
+    assert msgspec.structs.replace(config, jobs={}) == least
+    assert config.supervisor() == SupervisorConfig(state_dir=config.state_dir)
+
+
+def test_every_setting_is_there() -> None:
+    written: dict[str, Any] = msgspec.yaml.decode(FILE.read_bytes())
+    assert _missing(ServerConfig, written) == []
+    # The service's own directory is named once.
+    assert _missing(SupervisorConfig, written["jobs"]) == ["state_dir"]
+    text = FILE.read_text()
+    assert all(f"{field.name}: " in text for field in msgspec.structs.fields(UsersConfig))
+
+
+def _missing(kind: type[msgspec.Struct], written: dict[str, Any]) -> list[str]:
+    """The fields that are not written, of the struct and those in it."""
+    missing = []
+    for field in msgspec.structs.fields(kind):
+        if field.name not in written:
+            missing.append(field.name)
+        elif isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            inner = _missing(field.type, written[field.name])
+            missing += [f"{field.name}.{name}" for name in inner]
+    return missing

@@ -1,0 +1,85 @@
+"""What takes root, other users and cgroup controllers: the tests of tests/guest, in a guest."""
+
+import ast
+import os
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.support.user_mode_linux import GUEST, KERNEL, NoGuest, run_in_guest
+
+FILES = [GUEST / f"{name}.py" for name in ("limits", "isolation", "escapes")]
+REPORT = "report.xml"
+# A run takes a minute or two; where others use both processors, five were seen.
+DEADLINE_SECONDS = 600.0
+
+
+class Outcome(NamedTuple):
+    """How a test ended: `passed`, or in the words of junit.xml; and what is to be said of it."""
+
+    how: str
+    text: str = ""
+
+
+def _names(file: Path) -> list[str]:
+    functions = ast.parse(file.read_text()).body
+    return [
+        f"{file.stem}::{function.name}"
+        for function in functions
+        if isinstance(function, ast.FunctionDef) and function.name.startswith("test_")
+    ]
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """How each test went in one guest, by FILE::TEST."""
+    directory = tmp_path_factory.mktemp("guest")
+    words = ["-m", "pytest", "-q", "--color=no", "--durations=12", "-p", "no:cacheprovider"]
+    words += [f"--junitxml=/run/files/{REPORT}", *map(str, FILES)]
+    try:
+        output = run_in_guest(words, directory, DEADLINE_SECONDS)
+    except NoGuest as error:
+        pytest.skip(str(error))
+    report = directory / REPORT
+    assert report.exists(), output
+    # Shown when a test fails: how the others went, and how long they took.
+    print(output)
+    cases = ElementTree.parse(report).getroot().iter("testcase")
+    return {_name(case): _outcome(case) for case in cases}
+
+
+def _name(case: ElementTree.Element) -> str:
+    return f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
+
+
+def _outcome(case: ElementTree.Element) -> Outcome:
+    for part in case:
+        if part.tag in {"failure", "error", "skipped"}:
+            return Outcome(part.tag, f"{part.get('message')}\n{part.text}")
+    return Outcome("passed")
+
+
+@pytest.mark.timeout(DEADLINE_SECONDS + 20)
+@pytest.mark.parametrize("name", [name for file in FILES for name in _names(file)])
+def test_in_guest(outcomes: dict[str, Outcome], name: str) -> None:
+    assert name in outcomes, f"the guest did not get as far as this, only to {sorted(outcomes)}"
+    how, text = outcomes[name]
+    if how == "skipped":
+        pytest.skip(f"in the guest: {text}")
+    assert how == "passed", text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_why_there_is_no_guest_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a sandbox that forbids ptrace(2)."""
+    kernel = tmp_path / KERNEL
+    kernel.write_text("#!/bin/sh\necho ptrace failed, errno = 1\nexit 1\n")
+    kernel.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(NoGuest, match="does not run on this host: ptrace failed, errno = 1"):
+        run_in_guest(["-V"], tmp_path, 30)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(NoGuest, match="apt install user-mode-linux"):
+        run_in_guest(["-V"], tmp_path, 30)

@@ -1,0 +1,88 @@
+"""The end of a turn: what is told to anybody is on the disk by then, not only with the kernel."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobworker.supervisor.core.turn import Turn
+from jobworker.supervisor.job import Job, Request
+from jobworker.supervisor.journal.journal import Journal
+from jobworker.supervisor.local.live_job import LiveJob
+from jobworker.supervisor.output.recorder import Keep, Recorder
+
+DEADLINE_SECONDS = 60
+ID = "01a00000-0000-7000-8000-000000000000"
+
+
+class Noting(Journal):
+    """A journal that notes when it syncs what has been committed."""
+
+    def __init__(self, path: Path, order: list[str]) -> None:
+        super().__init__(path)
+        self._order = order
+
+    def sync(self) -> None:
+        if self.dirty:
+            self._order.append("sync")
+        super().sync()
+
+
+async def settled(
+    directory: Path, act: Callable[[Turn, LiveJob, list[str]], None], *, watched: bool
+) -> list[str]:
+    """What happens, and in which order, by the end of a turn in which `act` was called."""
+    order: list[str] = []
+    journal = Noting(directory / "journal.sqlite", order)
+    live = LiveJob(
+        Job(Request(ID, "alice", "team-a", ("true",)), 1), Recorder(directory / ID, Keep(4096))
+    )
+    journal.insert(live.job)
+    journal.sync()
+    order.clear()
+    turn = Turn(
+        asyncio.get_running_loop(),
+        journal,
+        lambda _: order.append("told"),
+        lambda _: order.append("told of removal"),
+        lambda job_id: watched and job_id == ID,
+    )
+    act(turn, live, order)
+    turn.end()
+    by_then = list(order)
+    # What nobody waits for is on the disk soon, too.
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while "sync" not in order:
+            await asyncio.sleep(0)
+    journal.close()
+    return by_then
+
+
+@pytest.mark.parametrize(
+    ("watched", "order"), [(True, ["sync", "told"]), (False, ["told"])], ids=["watched", "unseen"]
+)
+def test_a_change_is_synced_before_who_watches_hears_of_it(
+    tmp_path: Path, watched: bool, order: list[str]
+) -> None:
+    def change(turn: Turn, live: LiveJob, _: list[str]) -> None:
+        turn.update(live)
+
+    assert asyncio.run(settled(tmp_path, change, watched=watched)) == order
+
+
+def test_a_change_is_synced_before_an_answer(tmp_path: Path) -> None:
+    def change_and_answer(turn: Turn, live: LiveJob, order: list[str]) -> None:
+        turn.update(live)
+        turn.answer(lambda: order.append("answer"))
+
+    done = asyncio.run(settled(tmp_path, change_and_answer, watched=False))
+    assert done == ["sync", "answer", "told"]
+
+
+def test_orders_come_before_the_sync_that_many_share(tmp_path: Path) -> None:
+    def start(turn: Turn, live: LiveJob, order: list[str]) -> None:
+        other = LiveJob(Job(Request(ID[:-1] + "1", "alice", "team-a", ("true",)), 1), live.recorder)
+        turn.insert(other, then=lambda: order.append("orders"), failed=order.append)
+
+    assert asyncio.run(settled(tmp_path, start, watched=False)) == ["orders", "sync"]
