@@ -8,7 +8,17 @@ import sys
 from bench.machine import description, noise, wait_for_quiet
 
 # Each is a module of bench.parts, with a `main` that measures and prints.
-PARTS = ("start", "output", "command", "crowd", "fanout", "edge", "authz", "confinement")
+PARTS = (
+    "start",
+    "output",
+    "command",
+    "crowd",
+    "fanout",
+    "slow_link",
+    "edge",
+    "authz",
+    "confinement",
+)
 
 
 def _part(name: str) -> str:

@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable
 
-# So many bytes within so many seconds are a flood.
-FLOOD_BYTES = 8 * 1024 * 1024
-FLOOD_SECONDS = 0.5
+# So many bytes within so many seconds are a flood: also what a slow link lets
+# through of one, as it is compressed on the faster way.
+FLOOD_BYTES = 2 * 1024 * 1024
+FLOOD_SECONDS = 4.0
 
 
 class Flood:
@@ -17,6 +18,8 @@ class Flood:
         self._bytes = 0
         self._dammed = False
         self.flows = False
+        # Bytes a second, once it flows.
+        self.rate = 0.0
 
     def begins_with(self, count: int) -> bool:
         """Count bytes that came; whether with them a flood has begun."""
@@ -27,6 +30,8 @@ class Flood:
             self._since, self._bytes = now, 0
         self._bytes += count
         self.flows = self._bytes >= FLOOD_BYTES
+        if self.flows and now > self._since:
+            self.rate = self._bytes / (now - self._since)
         return self.flows
 
     def dam(self) -> None:

@@ -58,7 +58,7 @@ def _pieces(
 
         try:
             with service.output_connection() as connection:
-                yield from connection.output(request)
+                yield from connection.output(request, flood.rate)
             return
         except NotServed:
             flood.dam()

@@ -4,6 +4,7 @@ gRPC's Python layer copies every message several times, which costs more than
 receiving and decrypting it; this is for output that comes in a flood.
 """
 
+import importlib.util
 import socket
 import ssl
 import struct
@@ -40,6 +41,10 @@ _FOR_A_MOMENT = _TIMEVAL.pack(0, int(_WAKE_SECONDS * 1e6))
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 300), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 
 
+# A server sends pieces of 1 MiB at most; more is not for us to hold.
+_MOST_DECODED_BYTES = 64 * 1024 * 1024
+
+
 class NotServed(Exception):
     """There is no such connection to be had: use gRPC."""
 
@@ -63,6 +68,8 @@ class OutputConnection:
         self._begin = self._end = 0
         # What the kernel wakes us for.
         self._least = 1
+        # How much came compressed, as it came.
+        self.encoded_bytes = 0
         try:
             self._handshake()
         except OSError as error:
@@ -87,9 +94,10 @@ class OutputConnection:
         for option, value in _KEEPALIVE:
             self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
 
-    def output(self, request: pb.GetOutputRequest) -> Iterator[Piece]:
+    def output(self, request: pb.GetOutputRequest, rate: float = 0.0) -> Iterator[Piece]:
         """Yield what a request selects, as it comes in; to be called once.
 
+        `rate` is how many bytes of output a second came before, 0 for not known.
         A chunk's data is overwritten when the next piece is asked for.
 
         Raises:
@@ -97,7 +105,7 @@ class OutputConnection:
                 if the connection broke.
         """
         try:
-            asked = request.SerializeToString()
+            asked = _with_encodings(request, rate).SerializeToString()
             self._tls.write(_LENGTH.pack(len(asked)) + asked)
             self._flush()
             yield from self._pieces()
@@ -109,13 +117,17 @@ class OutputConnection:
         while True:
             (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
             frame = pb.OutputFrame.FromString(self._read(length))
+            self.encoded_bytes += frame.encodedBytes
             if frame.HasField("end"):
                 if frame.end.code:
                     raise OutputFailed(_CODES[frame.end.code], frame.end.message)
                 return
             if frame.gapBytes:
                 yield Gap(frame.offset, frame.gapBytes)
-            yield from self._chunks(frame)
+            if frame.encoding == pb.OUTPUT_ENCODING_IDENTITY:
+                yield from self._chunks(frame)
+            else:
+                yield chunk_of(frame, frame.offset, decoded(frame, self._read(frame.encodedBytes)))
 
     def _chunks(self, frame: pb.OutputFrame) -> Iterator[Chunk]:
         """The data of a frame, in chunks as it comes in."""
@@ -203,3 +215,33 @@ class OutputConnection:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _with_encodings(request: pb.GetOutputRequest, rate: float) -> pb.GetOutputRequest:
+    """Return the request, and what we can decode: Zstandard, where its library is installed."""
+    asked = pb.GetOutputRequest()
+    asked.CopyFrom(request)
+    if importlib.util.find_spec("zstandard") is not None:
+        asked.acceptEncodings.append(pb.OUTPUT_ENCODING_ZSTD)
+        asked.receivedPerSecond = int(rate)
+    return asked
+
+
+def decoded(frame: pb.OutputFrame, encoded: bytes) -> bytes:
+    """Return a frame's data, which came as `encoded`.
+
+    Raises:
+        OSError: It is not what the frame says.
+    """
+    # Where nothing is compressed, it need not be loaded.
+    import zstandard
+
+    if frame.encoding != pb.OUTPUT_ENCODING_ZSTD or frame.dataBytes > _MOST_DECODED_BYTES:
+        raise OSError("the server sent an encoding that was not asked for")
+    try:
+        # Before it is decoded: what it says of itself decides how much memory that takes.
+        if zstandard.frame_content_size(encoded) == frame.dataBytes:
+            return zstandard.decompress(encoded)
+    except zstandard.ZstdError as error:
+        raise OSError(f"the server sent damaged data: {error}") from error
+    raise OSError("the server sent another number of bytes than it said")

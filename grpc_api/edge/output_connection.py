@@ -59,7 +59,10 @@ class OutputConnection(asyncio.BufferedProtocol):
         return await self._request
 
     def send(self, frame: OutputFrame, data: bytes = b"") -> bool:
-        """Send a frame and its data; whether there is room for the next. Raises ReaderGone."""
+        """Send a frame, which says how many bytes they are, and its data. Raises ReaderGone.
+
+        Returns whether there is room for the next.
+        """
         self._write(frame, data)
         return self._room.is_set()
 
@@ -111,7 +114,6 @@ class OutputConnection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def _write(self, frame: OutputFrame, data: bytes) -> None:
-        frame.dataBytes = len(data)
         head = frame.SerializeToString()
         if self.ended.is_set():
             raise ReaderGone("the client hung up")

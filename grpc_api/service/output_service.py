@@ -14,7 +14,9 @@ from jobworker.grpc_api.guard.audit_trail import Caller
 from jobworker.grpc_api.guard.call_counter import CallCounter
 from jobworker.grpc_api.guard.guard import Guard, unknown_client, unless_stalled
 from jobworker.grpc_api.guard.refusal import Refusal, code_of
+from jobworker.grpc_api.service.compression import Compression
 from jobworker.grpc_api.service.output import STREAMS, selection, timestamp
+from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2 import GetOutputRequest, OutputEnd, OutputFrame
 from jobworker.supervisor.errors import SupervisorError
 from jobworker.supervisor.ipc.client import SupervisorClient
@@ -77,17 +79,36 @@ class OutputService:
             wanted = selection(request)
             directory = self._output / call.job_id
             async with self._supervisor.watch(call.job_id) as watched:
+                compression = _compression(request)
                 async for piece in follow(watched, directory, wanted):
-                    await self._deliver(connection, piece)
+                    await self._deliver(connection, piece, compression)
 
-    async def _deliver(self, connection: OutputConnection, piece: Chunk | Gap) -> None:
+    async def _deliver(
+        self, connection: OutputConnection, piece: Chunk | Gap, compression: Compression | None
+    ) -> None:
         if isinstance(piece, Gap):
-            room = connection.send(OutputFrame(offset=piece.offset, gapBytes=piece.length))
+            frame, data = OutputFrame(offset=piece.offset, gapBytes=piece.length), b""
         else:
-            room = connection.send(_frame(piece), piece.data)
+            frame, data = _frame(piece), piece.data
+        frame.dataBytes = len(data)
+        if compression is not None and compression.wanted(len(data)):
+            encoded = await compression.compressed(data)
+            if encoded is not None:
+                frame.encoding, data = pb.OUTPUT_ENCODING_ZSTD, encoded
+                frame.encodedBytes = len(encoded)
+        room = connection.send(frame, data)
         if not room:
             async with unless_stalled(self._stall_seconds):
                 await connection.room()
+        if compression is not None:
+            compression.link.sent(len(data), waited=not room)
+
+
+def _compression(request: GetOutputRequest) -> Compression | None:
+    """What decides about compression; None for a client that cannot decode it."""
+    if pb.OUTPUT_ENCODING_ZSTD not in request.acceptEncodings:
+        return None
+    return Compression(request.receivedPerSecond)
 
 
 def _parsed(request: bytes) -> GetOutputRequest:

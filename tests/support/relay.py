@@ -2,10 +2,13 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 PIECE = 16 * 1024
+# What a relay with a rate lets through at once after a silence, in seconds of that rate.
+_BURST_SECONDS = 0.01
 
 
 class Relay:
@@ -13,13 +16,21 @@ class Relay:
 
     With `cut_every`, a connection is broken off once the server has sent that
     many bytes over it; with `hold_after`, no more than that many pass until
-    `release`. The relay runs in threads that end with `close`.
+    `release`. With `rate`, it passes so many bytes a second from the server, as
+    a slow network would. The relay runs in threads that end with `close`.
     """
 
     def __init__(
-        self, target: tuple[str, int], cut_every: int | None = None, hold_after: int | None = None
+        self,
+        target: tuple[str, int],
+        cut_every: int | None = None,
+        hold_after: int | None = None,
+        rate: float | None = None,
     ) -> None:
         self._target = target
+        self._rate = rate
+        # When all that passed so far has had its time on the network.
+        self._due = 0.0
         self._cut_every = cut_every
         self._hold_after = hold_after
         self._released = threading.Event()
@@ -28,8 +39,9 @@ class Relay:
         self._threads: list[threading.Thread] = []
         self._listener = self._listen(0)
         self.cuts = 0
-        # Connections taken so far.
+        # Connections taken so far, and bytes that the server sent over them.
         self.taken = 0
+        self.passed = 0
 
     @property
     def port(self) -> int:
@@ -83,6 +95,9 @@ class Relay:
                 return
             self.taken += 1
             server = socket.create_connection(self._target)
+            if self._rate is not None:
+                # A network holds little; what waits does so at the server.
+                server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * PIECE)
             with self._lock:
                 self._open |= {client, server}
             self._run(self._pass_requests, client, server)
@@ -103,10 +118,21 @@ class Relay:
                     self._released.wait()
                 client.sendall(piece)
                 passed += len(piece)
+                self.passed += len(piece)
+                self._hold_to_rate(len(piece))
                 if self._cut_every is not None and passed >= self._cut_every:
                     self.cuts += 1
                     break
         self._break({client, server})
+
+    def _hold_to_rate(self, count: int) -> None:
+        """Return when so many bytes have had their time on the network, which all share."""
+        if self._rate is None:
+            return
+        with self._lock:
+            self._due = max(self._due, time.monotonic() - _BURST_SECONDS) + count / self._rate
+            due = self._due
+        time.sleep(max(0.0, due - time.monotonic()))
 
     def _break_all(self) -> None:
         with self._lock:
@@ -126,10 +152,13 @@ class Relay:
 
 @contextmanager
 def relay_to(
-    target: tuple[str, int], cut_every: int | None = None, hold_after: int | None = None
+    target: tuple[str, int],
+    cut_every: int | None = None,
+    hold_after: int | None = None,
+    rate: float | None = None,
 ) -> Iterator[Relay]:
     """Give a Relay to `target`, and close it afterwards."""
-    relay = Relay(target, cut_every, hold_after)
+    relay = Relay(target, cut_every, hold_after, rate)
     try:
         yield relay
     finally:
