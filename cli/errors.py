@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 import click
 
+from jobworker.client.endpoint import Endpoint
+from jobworker.client.errors import BadFile, CallFailed, ClientError, GaveUp
+
 
 class ExitCode(IntEnum):
     """How the command ends when it does not end well."""
@@ -93,19 +96,41 @@ _FAULT = _Telling(
 )
 
 
-def request_failed(
-    code: str, message: str, *, server: str, certificate: str, errno: str = ""
-) -> RequestFailed:
-    """Return the error to raise for a call that ended with the gRPC status `code`.
+def failure(error: ClientError, endpoint: Endpoint) -> CliError:
+    """Return what ends the command for an error of the client.
+
+    Of a server that cannot be reached the reason is looked for, which may take
+    some seconds.
+    """
+    # Only now: it imports ssl.
+    from jobworker.client.diagnosis import explained
+
+    match explained(error, endpoint):
+        case CallFailed() as failed:
+            return _request_failed(failed, endpoint)
+        case GaveUp(sought=sought, last=last):
+            failed_last = _request_failed(last, endpoint)
+            return CliError(f"gave up on {sought}: {failed_last}", failed_last.exit_code)
+        case BadFile() as bad:
+            return SettingsError(str(bad))
+        case other:
+            return CliError(str(other), ExitCode.SERVER_FAULT)
+
+
+def _request_failed(failed: CallFailed, endpoint: Endpoint) -> RequestFailed:
+    """Return what to tell of a call that ended with a gRPC status.
 
     A code without a row of its own (INTERNAL, UNKNOWN, DATA_LOSS) is a fault of
     the server.
     """
-    telling = _TELLINGS.get(code, _FAULT)
+    telling = _TELLINGS.get(failed.code, _FAULT)
     sentence = telling.sentence.format(
-        message=message, server=server, certificate=certificate, code=code
+        message=failed.message,
+        server=endpoint.server,
+        certificate=endpoint.cert,
+        code=failed.code,
     )
-    return RequestFailed(sentence, telling.exit_code, errno)
+    return RequestFailed(sentence, telling.exit_code, failed.errno)
 
 
 def tell(sentence: str) -> None:

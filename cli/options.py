@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import click
 
-from jobworker.cli.settings import NAMES, Settings, config_path, resolve
+from jobworker.cli.errors import failure, tell
+from jobworker.cli.settings import NAMES, config_path, resolve
+from jobworker.client.endpoint import Endpoint
+from jobworker.client.errors import ClientError
 
 if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-
     from jobworker.client.connection import Service
 
 P = ParamSpec("P")
@@ -38,25 +39,8 @@ def say_done(job: str, output: OutputFormat) -> None:
     click.echo(json.dumps({"job": job}) if output == "json" else job)
 
 
-class JobID(click.ParamType[str]):
-    """A job's ID or a prefix of it, for the server to find; shells complete it."""
-
-    name = "job"
-
-    def shell_complete(
-        self,
-        ctx: click.Context,
-        param: click.Parameter,  # noqa: ARG002 - given by click
-        incomplete: str,
-    ) -> "list[CompletionItem]":
-        """Return the jobs one may see whose IDs begin so."""
-        from jobworker.cli.commands.completion import jobs_beginning
-
-        return jobs_beginning(ctx, incomplete)
-
-
 def connection_options(command: Command) -> Command:
-    """Add --server, --ca, --cert, --key and --config; `settings` then returns what they say.
+    """Add --server, --ca, --cert, --key and --config; `endpoint` then returns what they say.
 
     They may stand before the subcommand or after it; the later one wins.
     """
@@ -86,8 +70,8 @@ def _remember(context: click.Context, parameter: click.Parameter, value: str | N
         flags[parameter.name] = value
 
 
-def settings(context: click.Context) -> Settings:
-    """Return the settings that the command line, the environment and the file amount to.
+def endpoint(context: click.Context) -> Endpoint:
+    """Return what the command line, the environment and the settings file amount to.
 
     Raises:
         SettingsError: See `settings.resolve` and `config_file.read_config`.
@@ -119,10 +103,13 @@ def client_command(
     @connection_options
     @functools.wraps(command)
     def connected(*args: P.args, **kwargs: P.kwargs) -> None:
-        chosen = settings(click.get_current_context())
+        chosen = endpoint(click.get_current_context())
         from jobworker.client.connection import connect
 
-        with connect(chosen) as service:
-            command(service, *args, **kwargs)
+        try:
+            with connect(chosen, tell) as service:
+                command(service, *args, **kwargs)
+        except ClientError as error:
+            raise failure(error, chosen) from error
 
     return connected

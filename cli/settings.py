@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobworker.cli.errors import SettingsError
+from jobworker.client.endpoint import DEFAULT_PORT, Endpoint
 
 NAMES = ("server", "ca", "cert", "key")
-# As the server listens when its settings do not say otherwise.
-DEFAULT_PORT = 50051
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,20 +17,6 @@ class Setting:
 
     text: str
     source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a call to the server needs.
-
-    `server` is HOST:PORT. The files are PEM: the CA that signed the server's
-    certificate, one's own certificate, and its private key.
-    """
-
-    server: str
-    ca: Path
-    cert: Path
-    key: Path
 
 
 def config_path(environ: Mapping[str, str]) -> Path:
@@ -46,8 +31,8 @@ def config_path(environ: Mapping[str, str]) -> Path:
 
 def resolve(
     flags: Mapping[str, str], environ: Mapping[str, str], file: Mapping[str, Setting], path: Path
-) -> Settings:
-    """Return the settings; for each a flag wins over the environment, that over the file.
+) -> Endpoint:
+    """Return what the settings say; for each a flag wins over the environment, that over the file.
 
     `path` is where the file is, or would be.
 
@@ -55,7 +40,7 @@ def resolve(
         SettingsError: A setting is nowhere, or malformed.
     """
     found = {name: _first(name, flags, environ, file, path) for name in NAMES}
-    return Settings(
+    return Endpoint(
         server=_address(found["server"]),
         ca=_file(found["ca"]),
         cert=_file(found["cert"]),
@@ -89,12 +74,6 @@ _MEANING = {
     "cert": "client certificate",
     "key": "client key",
 }
-
-
-def host_and_port(server: str) -> tuple[str, int]:
-    """Split a Settings.server, for connect(2): without an IPv6 host's brackets."""
-    host, _, port = server.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 # A name or IPv4 address, or an IPv6 address in brackets; nothing that gRPC would

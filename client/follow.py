@@ -3,10 +3,8 @@
 from collections.abc import Generator, Iterator
 from contextlib import closing
 
-import grpc
-
-from jobworker.cli.errors import CliError, tell
-from jobworker.client.connection import Service, outcome
+from jobworker.client.connection import Service
+from jobworker.client.errors import CallFailed, GaveUp, NotServed
 from jobworker.client.flood import Flood
 from jobworker.client.outage import Outage
 from jobworker.client.pieces import Gap, Piece, chunk_of
@@ -22,8 +20,8 @@ def read_output(
     does, by a faster way, when the output turns out to come in a flood.
 
     Raises:
-        grpc.RpcError: The server refused.
-        CliError: The connection broke and did not come back in time.
+        CallFailed: The server refused.
+        GaveUp: The connection broke and did not come back in time.
     """
     outage = outage or Outage()
     flood = Flood()
@@ -41,8 +39,8 @@ def read_output(
                         break
                 else:
                     return
-        except grpc.RpcError as error:
-            if flood.flows and outcome(error)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        except CallFailed as error:
+            if flood.flows and error.code == "RESOURCE_EXHAUSTED":
                 # One connection too many; gRPC has one already.
                 flood.dam()
             else:
@@ -54,8 +52,6 @@ def _pieces(
 ) -> Generator[Piece, None, None]:
     """What `request` selects, by the way that suits."""
     if flood.flows:
-        from jobworker.client.output_connection import NotServed
-
         try:
             with service.output_connection() as connection:
                 yield from connection.output(request, flood.rate)
@@ -89,27 +85,28 @@ def wait_for_end(
     """Return a job's status once it has ended; a broken connection is outlasted.
 
     Raises:
-        grpc.RpcError: The server refused.
-        CliError: The connection broke and did not come back in time.
+        CallFailed: The server refused.
+        GaveUp: The connection broke and did not come back in time.
     """
     outage = outage or Outage()
     while True:
         try:
             return service.wait(request)
-        except grpc.RpcError as error:
+        except CallFailed as error:
             _outlast(error, outage, service, f"the end of {request.jobID}")
 
 
-def _outlast(error: grpc.RpcError, outage: Outage, service: Service, sought: str) -> None:
+def _outlast(error: CallFailed, outage: Outage, service: Service, sought: str) -> None:
     """Wait out the outage that `error` tells of; raise it if it is none, or lasts too long."""
-    code, _ = outcome(error)
-    if code is grpc.StatusCode.ABORTED:
+    if error.code == "ABORTED":
         # Whoever reads our output paused for longer than the server waits.
         return
-    if code is not grpc.StatusCode.UNAVAILABLE:
+    if error.code != "UNAVAILABLE":
         raise error
     if not outage.lasting:
-        tell(f"lost the connection to {service.server}; going on with {sought} when it is back")
+        service.notice(
+            f"lost the connection to {service.endpoint.server}; "
+            f"going on with {sought} when it is back"
+        )
     if not outage.wait():
-        failure = service.failure(error)
-        raise CliError(f"gave up on {sought}: {failure}", failure.exit_code) from error
+        raise GaveUp(sought, error) from error

@@ -13,8 +13,8 @@ from typing import Self, cast
 
 import grpc
 
-from jobworker.cli.settings import Settings, host_and_port
-from jobworker.client.connection import OutputFailed
+from jobworker.client.endpoint import Endpoint
+from jobworker.client.errors import CallFailed, NotServed
 from jobworker.client.pieces import Chunk, Gap, Piece, chunk_of
 from jobworker.client.tls import client_context
 from jobworker.proto import workerservice_pb2 as pb
@@ -23,7 +23,7 @@ from jobworker.proto import workerservice_pb2 as pb
 PROTOCOL = "jobworker-output/1"
 CONNECT_SECONDS = 5.0
 _LENGTH = struct.Struct(">I")
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 # Received at once: a whole piece, as the server sends them in a flood.
 _RECEIVE_BYTES = 1024 * 1024
 # Waking up for less of what is sure to come costs more than it gains, unless
@@ -45,18 +45,14 @@ _KEEPALIVE = ((socket.TCP_KEEPIDLE, 300), (socket.TCP_KEEPINTVL, 15), (socket.TC
 _MOST_DECODED_BYTES = 64 * 1024 * 1024
 
 
-class NotServed(Exception):
-    """There is no such connection to be had: use gRPC."""
-
-
 class OutputConnection:
     """The client's end. Close it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         """Connect. Raises NotServed, whatever the reason: gRPC tells it in better words."""
-        host, port = host_and_port(settings.server)
+        host, port = endpoint.address
         try:
-            context = client_context(settings, [PROTOCOL, "h2"])
+            context = client_context(endpoint, [PROTOCOL, "h2"])
             self._socket = socket.create_connection((host, port), CONNECT_SECONDS)
         except OSError as error:
             raise NotServed(str(error)) from error
@@ -101,7 +97,7 @@ class OutputConnection:
         A chunk's data is overwritten when the next piece is asked for.
 
         Raises:
-            OutputFailed: It ended with another status than OK; with UNAVAILABLE
+            CallFailed: It ended with another status than OK; with UNAVAILABLE
                 if the connection broke.
         """
         try:
@@ -110,8 +106,7 @@ class OutputConnection:
             self._flush()
             yield from self._pieces()
         except OSError as error:
-            code = grpc.StatusCode.UNAVAILABLE
-            raise OutputFailed(code, f"the connection broke: {error}") from error
+            raise CallFailed("UNAVAILABLE", f"the connection broke: {error}") from error
 
     def _pieces(self) -> Iterator[Piece]:
         while True:
@@ -120,7 +115,7 @@ class OutputConnection:
             self.encoded_bytes += frame.encodedBytes
             if frame.HasField("end"):
                 if frame.end.code:
-                    raise OutputFailed(_CODES[frame.end.code], frame.end.message)
+                    raise CallFailed(_CODES[frame.end.code], frame.end.message)
                 return
             if frame.gapBytes:
                 yield Gap(frame.offset, frame.gapBytes)

@@ -1,12 +1,12 @@
-"""How the command does TLS where it does it without gRPC."""
+"""How a client does TLS where it does it without gRPC."""
 
 import ssl
 from collections.abc import Sequence
 
-from jobworker.cli.settings import Settings
+from jobworker.client.endpoint import Endpoint
 
 
-def client_context(settings: Settings, protocols: Sequence[str]) -> ssl.SSLContext:
+def client_context(endpoint: Endpoint, protocols: Sequence[str]) -> ssl.SSLContext:
     """Return what to connect to the server with, offering `protocols` (ALPN) in that order.
 
     Raises:
@@ -16,6 +16,6 @@ def client_context(settings: Settings, protocols: Sequence[str]) -> ssl.SSLConte
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols(protocols)
-    context.load_verify_locations(settings.ca)
-    context.load_cert_chain(settings.cert, settings.key)
+    context.load_verify_locations(endpoint.ca)
+    context.load_cert_chain(endpoint.cert, endpoint.key)
     return context

@@ -14,7 +14,7 @@ from bench.measure import Measure, interleaved, timed
 from bench.peers.openssh import run
 from bench.report import Row, table
 from bench.site import USER, Site, running_site
-from jobworker.cli.settings import Settings
+from jobworker.client.endpoint import Endpoint
 from jobworker.client.output_connection import OutputConnection
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
@@ -134,7 +134,7 @@ def receive(stub: WorkerServiceStub, job: str) -> None:
 def receive_without_grpc(login: Login, stub: WorkerServiceStub, job: str) -> None:
     """The same as `jobworker logs` does it; the connection's beginning is part of it."""
     del stub
-    settings = Settings(login.address, login.ca, login.certificate, login.key)
+    settings = Endpoint(login.address, login.ca, login.certificate, login.key)
     with OutputConnection(settings) as connection:
         pieces = connection.output(pb.GetOutputRequest(jobID=job))
         _check(sum(piece.end - piece.offset for piece in pieces))

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 
 import click
-import grpc
 
-from jobworker.cli.errors import CliError, tell
+from jobworker.cli.errors import CliError, failure, tell
 from jobworker.client.connection import Service
+from jobworker.client.errors import ClientError
 
 Act = Callable[[str], None]
 
@@ -54,12 +54,12 @@ def _finish(service: Service, outcomes: Iterable[Exception | None]) -> None:
             case None:
                 continue
             case CliError():
-                failure = error
-            case grpc.RpcError():
-                failure = service.failure(error)
+                told = error
+            case ClientError():
+                told = failure(error, service.endpoint)
             case _:
                 raise error
-        tell(str(failure))
-        codes.append(failure.exit_code)
+        tell(str(told))
+        codes.append(told.exit_code)
     if codes:
         raise click.exceptions.Exit(codes[0])

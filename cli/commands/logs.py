@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 import click
 
-from jobworker.cli.options import JobID, OutputFormat, client_command, output_option
+from jobworker.cli.job_ids import JobID
+from jobworker.cli.options import OutputFormat, client_command, output_option
 from jobworker.cli.quantities import Bytes, Moment
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobworker.cli.options import JobID, OutputFormat, client_command, output_option, say_done
+from jobworker.cli.job_ids import JobID
+from jobworker.cli.options import OutputFormat, client_command, output_option, say_done
 from jobworker.cli.quantities import Seconds, size_text
 
 if TYPE_CHECKING:

@@ -18,8 +18,9 @@ import click
 
 from jobworker.cli.commands.new_job import AS_TYPED, JobOptions, job_options, start_request
 from jobworker.cli.commands.start import start_job
-from jobworker.cli.errors import CliError, ExitCode, RequestFailed, tell
+from jobworker.cli.errors import CliError, ExitCode, RequestFailed, failure, tell
 from jobworker.cli.options import OutputFormat, client_command, output_option
+from jobworker.client.errors import ClientError
 
 if TYPE_CHECKING:
     from jobworker.cli.display.job import Job
@@ -103,8 +104,6 @@ def _exit_code(error: CliError) -> ExitCode:
 
 def _follow(service: "Service", request: "pb.StartRequest", sink: "Sink", events: Events) -> None:
     """Start a job and write its output to the end; tell `events` how that goes."""
-    import grpc
-
     from jobworker.cli.display.job import read_job
     from jobworker.client.follow import read_output, wait_for_end
     from jobworker.proto import workerservice_pb2 as pb
@@ -115,8 +114,8 @@ def _follow(service: "Service", request: "pb.StartRequest", sink: "Sink", events
         for piece in read_output(service, pb.GetOutputRequest(jobID=job, raw=True)):
             sink.write(piece)
         events.put(Ended(read_job(wait_for_end(service, pb.WaitRequest(jobID=job)))))
-    except grpc.RpcError as error:
-        events.put(Failed(service.failure(error)))
+    except ClientError as error:
+        events.put(Failed(failure(error, service.endpoint)))
     except Exception as error:  # noqa: BLE001 - the main thread raises it
         events.put(Failed(error))
 
@@ -181,11 +180,9 @@ def _attend(service: "Service", events: Events, request_id: str) -> "Job":
 
 def _stop(service: "Service", job: str, *, kill: bool) -> None:
     """Tell the server to end a job; a failure is told, no more."""
-    import grpc
-
     from jobworker.proto import workerservice_pb2 as pb
 
     try:
         service.stop(pb.StopRequest(jobID=job, graceSeconds=0 if kill else None, noWait=True))
-    except grpc.RpcError as error:
-        tell(str(service.failure(error)))
+    except ClientError as error:
+        tell(str(failure(error, service.endpoint)))

@@ -1,15 +1,29 @@
 """Every way a call can fail has an exit code and a sentence."""
 
+from pathlib import Path
+
 import grpc
 import pytest
 
-from jobworker.cli.errors import ExitCode, request_failed
+from jobworker.cli.errors import ExitCode, failure
+from jobworker.client import diagnosis
+from jobworker.client.endpoint import Endpoint
+from jobworker.client.errors import BadFile, CallFailed, GaveUp
 
 FAILURES = [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
 
 
+HERE = Endpoint("here:1", Path("/ca.crt"), Path("/a.crt"), Path("/a.key"))
+
+
+@pytest.fixture(autouse=True)
+def _reason_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason why a server cannot be reached is what gRPC says."""
+    monkeypatch.setattr(diagnosis, "why_unreachable", lambda _endpoint, said: said)
+
+
 def told(code: str) -> tuple[str, int]:
-    error = request_failed(code, "no {such} thing", server="here:1", certificate="/a.crt")
+    error = failure(CallFailed(code, "no {such} thing"), HERE)
     return str(error), error.exit_code
 
 
@@ -40,3 +54,16 @@ def test_what_is_told(code: str, sentence: str, exit_code: int) -> None:
     said, ended_with = told(code)
     assert said.startswith(sentence)
     assert ended_with == exit_code
+
+
+def test_an_outage_that_lasts_ends_as_its_last_attempt_did() -> None:
+    gave_up = failure(GaveUp("the end of job 1", CallFailed("UNAVAILABLE", "no route")), HERE)
+    assert gave_up.exit_code == ExitCode.UNREACHABLE
+    assert str(gave_up) == (
+        "gave up on the end of job 1: cannot talk to the server here:1: no route"
+    )
+
+
+def test_a_file_that_will_not_do_is_bad_usage() -> None:
+    bad = failure(BadFile("cannot read it"), HERE)
+    assert (str(bad), bad.exit_code) == ("cannot read it", ExitCode.USAGE)

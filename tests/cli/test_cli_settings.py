@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from jobworker.cli.config_file import read_config
 from jobworker.cli.errors import SettingsError
-from jobworker.cli.settings import Setting, config_path, host_and_port, resolve
+from jobworker.cli.settings import Setting, config_path, resolve
 
 FILE = Path("/home/alice/.config/jobworker/config.yaml")
 IN_FILE = {name: Setting(f"file-{name}", f"{FILE}:1") for name in ("server", "ca", "cert", "key")}
@@ -49,7 +49,7 @@ def test_a_server_is_a_host_with_or_without_a_port(
 ) -> None:
     settings = resolve({"server": text}, {}, IN_FILE, FILE)
     assert settings.server == address
-    assert host_and_port(settings.server) == (host, port)
+    assert settings.address == (host, port)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,6 @@ def test_any_server_text_is_an_address_or_a_settings_error(text: str) -> None:
         settings = resolve({"server": text}, {}, IN_FILE, FILE)
     except SettingsError:
         return
-    host, port = host_and_port(settings.server)
+    host, port = settings.address
     assert host
     assert 0 < port < 65536

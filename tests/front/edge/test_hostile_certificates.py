@@ -13,8 +13,8 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from jobworker.authz.identity import MAX_TENANTS
 from jobworker.authz.names import shown
-from jobworker.cli.settings import Settings
-from jobworker.client.connection import OutputFailed
+from jobworker.client.endpoint import Endpoint
+from jobworker.client.errors import CallFailed
 from jobworker.client.output_connection import OutputConnection
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
@@ -145,13 +145,13 @@ def test_output_is_not_given_either(server: Server, name: str) -> None:
     with calling(server, ALICE) as alice:
         job_id = start(alice, "echo", "on")
         wait(alice, job_id)
-    settings = Settings(
+    settings = Endpoint(
         server.address, server.authority.certificate, issued.certificate, issued.key
     )
-    with OutputConnection(settings) as connection, pytest.raises(OutputFailed) as caught:
+    with OutputConnection(settings) as connection, pytest.raises(CallFailed) as caught:
         next(connection.output(pb.GetOutputRequest(jobID=job_id)))
-    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-    assert caught.value.details().startswith(f"the certificate's CN {name!r} ")
+    assert caught.value.code == "UNAUTHENTICATED"
+    assert caught.value.message.startswith(f"the certificate's CN {name!r} ")
 
 
 def test_the_administrator_is_told_on_one_line(server: Server) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobworker.cli.settings import Settings
+from jobworker.client.endpoint import Endpoint
 from jobworker.client.output_connection import OutputConnection
 from jobworker.client.pieces import Chunk
 from jobworker.grpc_api.service.compression import (
@@ -72,7 +72,7 @@ def slow(server: Server) -> Iterator[Relay]:
 def received(server: Server, address: str, job_id: str) -> tuple[bytes, int]:
     """The output, and how many bytes of it came compressed."""
     files, ca = server.users["alice"], server.authority.certificate
-    settings = Settings(address, ca, files.certificate, files.key)
+    settings = Endpoint(address, ca, files.certificate, files.key)
     with OutputConnection(settings) as connection:
         pieces = connection.output(pb.GetOutputRequest(jobID=job_id))
         data = b"".join(bytes(piece.data) for piece in pieces if isinstance(piece, Chunk))

@@ -1,4 +1,4 @@
-"""How long the command waits between attempts, and when it gives up."""
+"""How long a client waits between attempts, and when it gives up."""
 
 import pytest
 

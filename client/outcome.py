@@ -1,0 +1,41 @@
+"""How a gRPC call ended, as an error of ours."""
+
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from typing import cast
+
+import grpc
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from jobworker.client.errors import CallFailed
+
+
+@contextmanager
+def calling() -> Generator[None]:
+    """Raise CallFailed for a call that fails in the block."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise call_failed(error) from error
+
+
+def call_failed(error: grpc.RpcError) -> CallFailed:
+    """Return what a failed call ended with."""
+    # grpc raises nothing but calls, though its types do not say so.
+    if not isinstance(error, grpc.Call):
+        return CallFailed("UNKNOWN", str(error))
+    return CallFailed(error.code().name, error.details() or "", _errno(error))
+
+
+def _errno(call: grpc.Call) -> str:
+    """Return the errno(3) that the server's google.rpc.ErrorInfo names, "" if it names none."""
+    # A key that ends in -bin has bytes, whatever the types say.
+    trailers = cast(Iterable[tuple[str, bytes]], call.trailing_metadata() or ())
+    info = ErrorInfo()
+    for key, value in trailers:
+        if key == "grpc-status-details-bin":
+            for detail in Status.FromString(value).details:
+                if detail.Unpack(info):
+                    return str(info.metadata.get("errno", ""))
+    return ""
