@@ -31,7 +31,7 @@ def _service_config() -> str:
 
     Signal may not: a signal that arrives twice is another thing than one.
     """
-    repeatable = ("Start", "Stop", "QueryStatus", "Wait", "List", "WhoAmI", "CanI")
+    repeatable = ("Start", "Stop", "QueryStatus", "Wait", "List", "WhoAmI", "CanI", "Rights")
     service = "workerservice.WorkerService"
     policy = {
         "maxAttempts": 5,
@@ -148,6 +148,12 @@ class Service:
         """Return whether one has the right to do something, and why."""
         with calling():
             reply: pb.CanIResponse = self._stub.CanI(request, timeout=PROMPT_SECONDS)
+        return reply
+
+    def rights(self) -> pb.RightsResponse:
+        """Return what the server's policy and settings say about one."""
+        with calling():
+            reply: pb.RightsResponse = self._stub.Rights(pb.RightsRequest(), timeout=PROMPT_SECONDS)
         return reply
 
 

@@ -75,12 +75,16 @@ class Quotas:
 
     def admit(self, request: Request, quotas: Mapping[Kind, Quota]) -> None:
         """Count a start. Raises QuotaReached, and counts none, when one is exceeded."""
-        asked = [(one, quotas[one.kind]) for one in subjects_of(request) if one.kind in quotas]
-        for subject, quota in asked:
-            self._check(subject, quota)
-        for subject, quota in asked:
-            if quota.starts_per_minute:
+        self.check(request, quotas)
+        for subject in subjects_of(request):
+            if subject.kind in quotas and quotas[subject.kind].starts_per_minute:
                 self._starts[subject].append(self._clock())
+
+    def check(self, request: Request, quotas: Mapping[Kind, Quota]) -> None:
+        """Raise QuotaReached for a start that would exceed one."""
+        for subject in subjects_of(request):
+            if subject.kind in quotas:
+                self._check(subject, quotas[subject.kind])
 
     def _check(self, subject: Subject, quota: Quota) -> None:
         if quota.running and (running := self._counts.running(subject)) >= quota.running:

@@ -1,54 +1,98 @@
-"""`jobworker can-i`: whether one has the right to do something, without doing it."""
+"""`jobworker can-i`: what one may do, without doing it."""
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from jobworker.cli.commands.new_job import AS_TYPED
+from jobworker.cli.commands.new_job import AS_TYPED, JobOptions, job_options, start_request
 from jobworker.cli.errors import ExitCode, printable
-from jobworker.cli.options import OutputFormat, client_command, output_option
+from jobworker.cli.job_ids import JobID
+from jobworker.cli.options import (
+    OutputFormat,
+    client_command,
+    connection_options,
+    output_option,
+)
 
 if TYPE_CHECKING:
     from jobworker.client.connection import Service
+    from jobworker.proto import workerservice_pb2 as pb
 
 _ON_JOBS = ("stop", "signal", "status", "output", "list")
 
 
-@click.command("can-i", context_settings=AS_TYPED)
-@click.argument("action", type=click.Choice(["start", *_ON_JOBS]))
-@click.argument("words", metavar="JOB | COMMAND [ARGUMENT]...", nargs=-1, required=True)
+@click.group("can-i", invoke_without_command=True, subcommand_metavar="ACTION ...")
+@click.option("--list", "listed", is_flag=True, help="Show all that you may do.")
 @click.option("--tenant", default="", help="For start: the tenant, one of your certificate's.")
 @output_option
-@client_command
-def can_i(
-    service: "Service", action: str, words: tuple[str, ...], tenant: str, output: OutputFormat
-) -> None:
+@connection_options
+@click.pass_context
+def can_i(context: click.Context, *, listed: bool, tenant: str, output: OutputFormat) -> None:
     """Ask whether you may do ACTION; nothing is done. Exits with 0 if so, with 1 if not.
 
     \b
-    jobworker can-i start -- /usr/bin/python3 x.py
+    jobworker can-i start --memory 2G -- /usr/bin/python3 x.py
     jobworker can-i stop 0199e3c2
+    jobworker can-i --list
 
-    It is about rights: a start that is allowed may still exceed a quota.
+    The answer to `start` is the server's to the same `jobworker start` now:
+    policy, quotas, limits and isolation. Whether the program is there is not asked.
     """
+    if context.invoked_subcommand is None:
+        if not listed:
+            raise click.UsageError("say what you would do, or --list", context)
+        _list(output=output)
+    elif listed:
+        raise click.UsageError("--list is asked by itself, without an action", context)
+    elif tenant and context.invoked_subcommand != "start":
+        raise click.UsageError("--tenant is for start alone", context)
+    # What stands before the action holds unless it stands after it, too.
+    before = {"output": output, "tenant": tenant}
+    context.default_map = dict.fromkeys(can_i.commands, before)
+
+
+@can_i.command(context_settings=AS_TYPED)
+@job_options
+@output_option
+@client_command
+def start(service: "Service", output: OutputFormat, **job: Unpack[JobOptions]) -> None:
+    """Ask whether `jobworker start` with these options would start a job now."""
     from jobworker.proto import workerservice_pb2 as pb
 
-    # Options end at ACTION already, so that a program's own are left to it.
-    words = words[1:] if words[0] == "--" else words
-    if not words:
-        raise click.UsageError(f"say what you would {action}")
-    if action == "start":
-        start = pb.StartRequest(commandName=words[0], Arguments=words[1:], tenant=tenant)
-        request = pb.CanIRequest(action=action, start=start)
-    else:
-        if len(words) > 1 or tenant:
-            raise click.UsageError(f"{action} is asked of one JOB, and of nothing else")
-        request = pb.CanIRequest(action=action, jobID=words[0])
-    answer = service.can_i(request)
+    _answer(service, pb.CanIRequest(action="start", start=start_request(job)), output)
+
+
+def _about_a_job(action: str) -> click.Command:
+    @click.command(action, help=f"Ask whether you may do `{action}` to JOB.")
+    @click.argument("job", type=JobID())
+    @output_option
+    @client_command
+    def ask(service: "Service", job: str, output: OutputFormat) -> None:
+        from jobworker.proto import workerservice_pb2 as pb
+
+        _answer(service, pb.CanIRequest(action=action, jobID=job), output)
+
+    return ask
+
+
+for _action in _ON_JOBS:
+    can_i.add_command(_about_a_job(_action))
+
+
+def _answer(service: "Service", question: "pb.CanIRequest", output: OutputFormat) -> None:
+    answer = service.can_i(question)
     if output == "json":
         click.echo(json.dumps({"allowed": answer.allowed, "reason": answer.reason}))
     else:
         click.echo(f"{'yes' if answer.allowed else 'no'}: {printable(answer.reason)}")
     if not answer.allowed:
         raise click.exceptions.Exit(ExitCode.FAILED)
+
+
+@client_command
+def _list(service: "Service", output: OutputFormat) -> None:
+    from jobworker.cli.display.rights import rights_json, rights_text
+
+    answer = service.rights()
+    click.echo(rights_json(answer) if output == "json" else rights_text(answer))

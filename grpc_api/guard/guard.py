@@ -56,6 +56,7 @@ RULES: dict[str, Rule] = {
     "Prune": Rule("stop", About.EACH_JOB),
     "WhoAmI": Rule("none", About.ONESELF),
     "CanI": Rule("none", About.ONESELF),
+    "Rights": Rule("none", About.ONESELF),
 }
 
 

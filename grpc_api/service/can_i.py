@@ -1,24 +1,38 @@
 """Telling callers what they may do, without doing it."""
 
 import grpc
+from uuid_utils import uuid7
 
 from jobworker.authz.identity import Identity
+from jobworker.authz.policy.rights import Right, rights_of
 from jobworker.authz.policy.rules import ACTIONS
+from jobworker.grpc_api.config import QuotaConfig
 from jobworker.grpc_api.guard.access import Access, Verdict
 from jobworker.grpc_api.guard.guard import Call
 from jobworker.grpc_api.guard.refusal import Refusal
+from jobworker.grpc_api.service.messages import isolation_name, limits_message
+from jobworker.grpc_api.service.orders import StartOrders
 from jobworker.proto import workerservice_pb2 as pb
+from jobworker.supervisor.host.isolation import Profile
 
 
-async def can_i(access: Access, call: Call, request: pb.CanIRequest) -> pb.CanIResponse:
-    """Answer as the policy in force decides, in the words a real request would end with.
+async def can_i(
+    access: Access, orders: StartOrders, call: Call, request: pb.CanIRequest
+) -> pb.CanIResponse:
+    """Answer as a real request would be decided, in the words it would end with.
 
-    Raises Refusal (INVALID_ARGUMENT) for a question that means nothing.
+    Raises Refusal and InvalidRequest (both INVALID_ARGUMENT) for a question that
+    means nothing.
     """
     verdict = await _verdict(access, call.identity, request)
     call.record(verdict._replace(action=f"can-i {verdict.action}"))
     if verdict.error is not None:
         return pb.CanIResponse(allowed=False, reason=str(verdict.error))
+    if request.action == "start":
+        # Rights are not all: what else Start asks is asked, in the same order.
+        order = orders.order(call.identity, str(uuid7()), request.start)
+        if refusal := await access.supervisor.may_start(order):
+            return pb.CanIResponse(allowed=False, reason=refusal)
     assert verdict.decision is not None  # noqa: S101 - without an error there is one
     return pb.CanIResponse(allowed=True, reason=verdict.decision.reason)
 
@@ -37,3 +51,47 @@ async def _verdict(access: Access, identity: Identity, request: pb.CanIRequest) 
 
 def _meaningless(problem: str) -> Refusal:
     return Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", problem)
+
+
+def rights(access: Access, orders: StartOrders, identity: Identity) -> pb.RightsResponse:
+    """What the policy in force and the server's settings say about somebody."""
+    return pb.RightsResponse(
+        rights=map(_right_message, rights_of(access.authority.policy, identity)),
+        allowances=[_allowance(orders, identity, tenant) for tenant in identity.tenants or ("",)],
+    )
+
+
+def _right_message(right: Right) -> pb.Right:
+    rule = right.rule
+    return pb.Right(
+        effect=rule.effect,
+        action=rule.action,
+        jobs=right.jobs,
+        tenants=right.tenants,
+        command=rule.command,
+        arguments=rule.arguments,
+        subject=rule.subject,
+        rule=right.place,
+    )
+
+
+def _allowance(orders: StartOrders, identity: Identity, tenant: str) -> pb.Allowance:
+    bounds = orders.config.limits.bounds(tenant)
+    least = orders.config.isolation.resolve(Profile.UNSPECIFIED, network=True, tenant=tenant)
+    return pb.Allowance(
+        tenant=tenant,
+        userQuota=_quota_message(orders.quotas.of_user(identity.common_name)),
+        tenantQuota=_quota_message(orders.quotas.of_tenant(tenant)),
+        defaultLimits=limits_message(bounds.default),
+        mostLimits=limits_message(bounds.most),
+        isolation=isolation_name(least.profile),
+        noNetwork=not least.network,
+    )
+
+
+def _quota_message(quota: QuotaConfig) -> pb.Quota:
+    return pb.Quota(
+        running=quota.running,
+        startsPerMinute=quota.starts_per_minute,
+        outputBytes=quota.output_bytes,
+    )

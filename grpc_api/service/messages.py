@@ -4,6 +4,7 @@ import grpc
 
 from jobworker.grpc_api.guard.refusal import Refusal
 from jobworker.proto import workerservice_pb2 as pb
+from jobworker.supervisor.host.limits import Limits
 from jobworker.supervisor.ipc.snapshot import JobSnapshot
 
 
@@ -23,14 +24,14 @@ def usage_message(job: JobSnapshot, now_ns: int) -> pb.Usage:
     )
 
 
-def limits_message(job: JobSnapshot) -> pb.Limits:
-    """The limits that hold for a job."""
+def limits_message(limits: Limits) -> pb.Limits:
+    """A job's limits, but for its timeout."""
     return pb.Limits(
-        memoryBytes=job.limits.memory,
-        cpus=job.limits.cpus,
-        processes=job.limits.processes,
-        openFiles=job.limits.open_files,
-        ioWeight=job.limits.io_weight,
+        memoryBytes=limits.memory,
+        cpus=limits.cpus,
+        processes=limits.processes,
+        openFiles=limits.open_files,
+        ioWeight=limits.io_weight,
     )
 
 

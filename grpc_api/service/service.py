@@ -11,11 +11,12 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobworker.grpc_api.config import OutputLimits, QuotasConfig
-from jobworker.grpc_api.guard.access import Access, facts, tenant_of_start
+from jobworker.grpc_api.guard.access import Access, facts
 from jobworker.grpc_api.guard.guard import current_call
 from jobworker.grpc_api.guard.refusal import Refusal
-from jobworker.grpc_api.service.can_i import can_i
-from jobworker.grpc_api.service.messages import isolation_name, limits_message, usage_message
+from jobworker.grpc_api.service.can_i import can_i, rights
+from jobworker.grpc_api.service.messages import limits_message, usage_message
+from jobworker.grpc_api.service.orders import StartOrders
 from jobworker.grpc_api.service.output import TEXT_BYTES, as_bytes, as_text, selection, timestamp
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
@@ -43,41 +44,15 @@ class WorkerService(WorkerServiceServicer):
         quotas: QuotasConfig,
     ) -> None:
         self._access = access
-        self._quotas = quotas
-        self._limits = limits
+        self._orders = StartOrders(config, limits, quotas)
         self._supervisor = access.supervisor
         self._config = config
 
     async def Start(self, request: pb.StartRequest, context: _Context) -> pb.StartResponse:
         """Run a program; see the contract for this and all below."""
         call = current_call()
-        identity = call.identity
-        tenant = tenant_of_start(identity, request.tenant)
-        job = await self._supervisor.start(
-            ipc.Start(
-                id=call.job_id,
-                owner=identity.common_name,
-                tenant=tenant,
-                argv=[request.commandName, *request.Arguments],
-                environment=request.environment,
-                cwd=request.workingDirectory,
-                grace_seconds=request.graceSeconds or self._config.grace_seconds,
-                request_id=request.requestID,
-                timeout_seconds=request.timeoutSeconds,
-                output_limit=self._limits.resolve(request.outputLimit, tenant),
-                limits=ipc.Limits(
-                    memory_bytes=request.limits.memoryBytes,
-                    cpus=request.limits.cpus,
-                    processes=request.limits.processes,
-                    open_files=request.limits.openFiles,
-                    io_weight=request.limits.ioWeight,
-                ),
-                isolation=isolation_name(request.isolation),
-                no_network=request.noNetwork,
-                user_quota=self._quotas.of_user(identity.common_name).message(),
-                tenant_quota=self._quotas.of_tenant(tenant).message(),
-            )
-        )
+        order = self._orders.order(call.identity, call.job_id, request)
+        job = await self._supervisor.start(order)
         return pb.StartResponse(jobID=job.id, pid=job.pid, success=True)
 
     async def Stop(self, request: pb.StopRequest, context: _Context) -> pb.StopResponse:
@@ -191,7 +166,10 @@ class WorkerService(WorkerServiceServicer):
         )
 
     async def CanI(self, request: pb.CanIRequest, context: _Context) -> pb.CanIResponse:
-        return await can_i(self._access, current_call(), request)
+        return await can_i(self._access, self._orders, current_call(), request)
+
+    async def Rights(self, request: pb.RightsRequest, context: _Context) -> pb.RightsResponse:
+        return rights(self._access, self._orders, current_call().identity)
 
 
 def _job() -> JobSnapshot:
@@ -222,7 +200,7 @@ def status_message(job: JobSnapshot) -> pb.QueryStatusResponse:
         detail=job.detail,
         workingDirectory=job.cwd,
         usage=usage_message(job, time_ns()),
-        limits=limits_message(job),
+        limits=limits_message(job.limits),
         user=job.user,
         userShared=job.user_shared,
         isolation=pb.Isolation.Name(job.isolation.profile),

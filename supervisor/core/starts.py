@@ -97,6 +97,10 @@ class Starts:
                 return other
         return None
 
+    def check(self, request: Request) -> None:
+        """Raise what `begin` would; nothing is begun."""
+        self._placement.place(request)
+
     def begin(self, request: Request, outcome: Outcome) -> None:
         """Start a job as soon as there is a launcher for it.
 

@@ -148,7 +148,7 @@ class Supervisor:
                 self._find(job_id)
                 if (live := self.jobs.get(job_id)) is not None:
                     live.measure()
-            case requests.List() | requests.Observe():
+            case requests.List() | requests.Observe() | requests.MayStart():
                 self.turn.answer(partial(self._survey, client, seq, call))
                 return
         self.turn.answer(partial(self._reply, client, seq, job_id))
@@ -185,11 +185,19 @@ class Supervisor:
             live.job.id, live.job.state, lambda: job_message(live.job, gone=live.gone)
         )
 
-    def _survey(self, client: Client, seq: int, asked: requests.List | requests.Observe) -> None:
-        if isinstance(asked, requests.List):
-            self._list(client, seq, asked)
-        else:
-            self._observe(client, seq, asked)
+    def _survey(
+        self,
+        client: Client,
+        seq: int,
+        asked: requests.List | requests.Observe | requests.MayStart,
+    ) -> None:
+        match asked:
+            case requests.List():
+                self._list(client, seq, asked)
+            case requests.Observe():
+                self._observe(client, seq, asked)
+            case requests.MayStart():
+                client.say_whether(seq, self._why_not_start(asked))
 
     def _observe(self, client: Client, seq: int, asked: requests.Observe) -> None:
         """Tell a new observer how things are, and from here on how they change."""
@@ -218,11 +226,27 @@ class Supervisor:
         known = self._journal.find_start(request)
         if known is not None and not self.turn.deletes(known.id):
             self.turn.answer(partial(self._reply, client, seq, known.id))
-        elif self._stopping:
-            raise ShuttingDown("the service is stopping and starts no more jobs")
         else:
+            self._check_serving()
             self._quotas.admit(request, call.quotas)
             self.starts.begin(request, outcome)
+
+    def _why_not_start(self, call: requests.MayStart) -> str:
+        """What `_start` would refuse with now; empty if it would start or find a job."""
+        request = call.request
+        try:
+            known = self.starts.pending(request) or self._journal.find_start(request)
+            if not known:
+                self._check_serving()
+                self._quotas.check(request, call.quotas)
+                self.starts.check(request)
+        except SupervisorError as error:
+            return str(error)
+        return ""
+
+    def _check_serving(self) -> None:
+        if self._stopping:
+            raise ShuttingDown("the service is stopping and starts no more jobs")
 
     def _started(self, live: LiveJob) -> None:
         self.capture.listen(live)

@@ -76,9 +76,13 @@ class LimitsConfig(Bounds, frozen=True, forbid_unknown_fields=True):
 
     tenants: dict[str, Bounds] = {}
 
+    def bounds(self, tenant: str) -> Bounds:
+        """Those for the jobs of a tenant."""
+        return self.tenants.get(tenant, self)
+
     def resolve(self, asked: Limits, tenant: str) -> Limits:
         """The limits of a job. Raises InvalidRequest when more is asked for than may be had."""
-        bounds = self.tenants.get(tenant, self)
+        bounds = self.bounds(tenant)
         for name, wanted, most in _each(asked, bounds.most):
             if most and wanted > most:
                 whose = f"a job of tenant {tenant}" if tenant in self.tenants else "a job"

@@ -102,6 +102,10 @@ class SupervisorClient:
         """Start a job, or find the one this request started before."""
         return await self._one(ipc.Request(start=request))
 
+    async def may_start(self, request: ipc.Start) -> str:
+        """Why a job would not be started now, empty if it would. Raises InvalidRequest."""
+        return (await self._call(ipc.Request(may_start=request))).refusal
+
     async def stop(self, job_id: str, grace: float | None = None) -> JobSnapshot:
         """Begin to end a job's tree; `grace` in seconds, None for the job's own."""
         return await self._one(ipc.Request(stop=ipc.Stop(id=job_id, grace_seconds=grace)))

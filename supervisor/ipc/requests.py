@@ -41,6 +41,13 @@ class Start(NamedTuple):
     quotas: dict[Kind, Quota]
 
 
+class MayStart(NamedTuple):
+    """Ask whether that would be started now."""
+
+    request: job.Request
+    quotas: dict[Kind, Quota]
+
+
 class Stop(NamedTuple):
     """End a job's tree; `grace` in seconds, None for the job's own."""
 
@@ -97,7 +104,7 @@ class List(NamedTuple):
     ended_by_ns: int
 
 
-Call = Start | Stop | Signal | Get | Watch | Unwatch | Remove | Observe | List
+Call = Start | MayStart | Stop | Signal | Get | Watch | Unwatch | Remove | Observe | List
 
 
 def parse(frame: bytes) -> tuple[int, Call]:
@@ -122,8 +129,10 @@ def sequence_number(frame: bytes) -> int:
 
 def _call(request: ipc.Request) -> Call:
     kind = request.WhichOneof("call")
-    if kind == "start":
-        return Start(check_start(request.start), _quotas(request.start))
+    if kind in {"start", "may_start"}:
+        asked: ipc.Start = getattr(request, kind)
+        verb = Start if kind == "start" else MayStart
+        return verb(check_start(asked), _quotas(asked))
     if kind == "stop":
         grace = request.stop.grace_seconds if request.stop.HasField("grace_seconds") else None
         return Stop(_job_id(request.stop.id), None if grace is None else _grace(grace))

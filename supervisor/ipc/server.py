@@ -57,6 +57,10 @@ class Client:
         """Answer a request with jobs."""
         self._send(ipc.Event(reply=ipc.Reply(seq=seq, jobs=jobs)))
 
+    def say_whether(self, seq: int, refusal: str) -> None:
+        """Answer whether something would be done: why not, or empty."""
+        self._send(ipc.Event(reply=ipc.Reply(seq=seq, refusal=refusal)))
+
     def refuse(self, seq: int, error: SupervisorError) -> None:
         """Answer a request with an error."""
         self._send(ipc.Event(reply=error_reply(seq, error)))

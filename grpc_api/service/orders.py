@@ -1,0 +1,47 @@
+"""What the supervisor is told to start, from what a caller asked for."""
+
+from dataclasses import dataclass
+
+from jobworker.authz.identity import Identity
+from jobworker.grpc_api.config import OutputLimits, QuotasConfig
+from jobworker.grpc_api.guard.access import tenant_of_start
+from jobworker.grpc_api.service.messages import isolation_name
+from jobworker.proto import ipc_pb2 as ipc
+from jobworker.proto import workerservice_pb2 as pb
+from jobworker.supervisor.config import SupervisorConfig
+
+
+@dataclass(frozen=True, slots=True)
+class StartOrders:
+    """Fills in what the server's settings say: the one place where Start and CanI are the same."""
+
+    config: SupervisorConfig
+    limits: OutputLimits
+    quotas: QuotasConfig
+
+    def order(self, identity: Identity, job_id: str, request: pb.StartRequest) -> ipc.Start:
+        """The order to start this under `job_id`. Raises Refusal."""
+        tenant = tenant_of_start(identity, request.tenant)
+        return ipc.Start(
+            id=job_id,
+            owner=identity.common_name,
+            tenant=tenant,
+            argv=[request.commandName, *request.Arguments],
+            environment=request.environment,
+            cwd=request.workingDirectory,
+            grace_seconds=request.graceSeconds or self.config.grace_seconds,
+            request_id=request.requestID,
+            timeout_seconds=request.timeoutSeconds,
+            output_limit=self.limits.resolve(request.outputLimit, tenant),
+            limits=ipc.Limits(
+                memory_bytes=request.limits.memoryBytes,
+                cpus=request.limits.cpus,
+                processes=request.limits.processes,
+                open_files=request.limits.openFiles,
+                io_weight=request.limits.ioWeight,
+            ),
+            isolation=isolation_name(request.isolation),
+            no_network=request.noNetwork,
+            user_quota=self.quotas.of_user(identity.common_name).message(),
+            tenant_quota=self.quotas.of_tenant(tenant).message(),
+        )
