@@ -1,7 +1,7 @@
 """What goes wrong in the command, and how it is told: a sentence and an exit code.
 
-The exit codes are part of the command's interface; README.md and `jobworker
---help` list them.
+The exit codes are part of the command's interface: README.md and `jobworker
+--help` have the table below.
 """
 
 from enum import IntEnum
@@ -14,7 +14,7 @@ from jobworker.client.errors import BadFile, CallFailed, ClientError, GaveUp
 
 
 class ExitCode(IntEnum):
-    """How the command ends when it does not end well."""
+    """How the command ends when it does not end well; MEANINGS says what each means."""
 
     FAILED = 1
     USAGE = 2
@@ -23,13 +23,40 @@ class ExitCode(IntEnum):
     UNREACHABLE = 5
     LIMIT = 6
     SERVER_FAULT = 7
-    # `run` passes on the job's own code; what goes wrong outside the job must
-    # be told apart from it. docker-run(1) uses the same number.
+    # As timeout(1) has it.
+    TIMED_OUT = 124
+    # `run` and `wait` pass on the job's own code; what goes wrong outside the job
+    # must be told apart from it. docker-run(1) uses the same number.
     RUN_FAILED = 125
     # As a shell has it for a program that is there, or is not.
     CANNOT_EXECUTE = 126
     NO_SUCH_PROGRAM = 127
     INTERRUPTED = 130
+
+
+MEANINGS = {
+    0: "done",
+    ExitCode.FAILED: "the request failed; `can-i`: no; `wait` for several: one failed or was lost",
+    ExitCode.USAGE: "bad usage or settings",
+    ExitCode.NO_SUCH_JOB: "no such job, or not yours to see",
+    ExitCode.REFUSED: "refused, by the policy or for the certificate",
+    ExitCode.UNREACHABLE: "the server cannot be reached",
+    ExitCode.LIMIT: "a limit is reached",
+    ExitCode.SERVER_FAULT: "a fault of the server",
+    ExitCode.TIMED_OUT: "`wait --timeout`: a job still runs",
+    ExitCode.RUN_FAILED: "`run`, `wait` for one: the job's own code is not known",
+    ExitCode.CANNOT_EXECUTE: "`run`: the program cannot be executed",
+    ExitCode.NO_SUCH_PROGRAM: "`run`: the program is not there",
+    ExitCode.INTERRUPTED: "interrupted",
+}
+# Stands with the table.
+JOBS_OWN = "`run`, and `wait` for one job, end with the job's own code, 128+N for signal N."
+
+
+def codes_text() -> str:
+    """Return the table for `jobworker --help`."""
+    rows = "\n".join(f"  {code:3}  {meaning}" for code, meaning in MEANINGS.items())
+    return f"\b\nExit codes:\n{rows}\n\n{JOBS_OWN}"
 
 
 class CliError(Exception):

@@ -11,7 +11,7 @@ from typing import Never
 
 import click
 
-from jobworker.cli.errors import CliError, ExitCode, tell
+from jobworker.cli.errors import CliError, ExitCode, codes_text, tell
 from jobworker.cli.options import connection_options
 
 # Subcommand -> the module below jobworker.cli.commands and the command in it.
@@ -21,7 +21,7 @@ _COMMANDS = {
     "stop": ("stop", "stop"),
     "signal": ("stop", "signal_job"),
     "status": ("status", "status"),
-    "wait": ("status", "wait"),
+    "wait": ("wait", "wait"),
     "list": ("status", "list_jobs"),
     "stats": ("stats", "stats"),
     "logs": ("logs", "logs"),
@@ -64,7 +64,9 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=codes_text()
+)
 @connection_options
 @click.version_option(
     package_name="job-worker", prog_name="jobworker", message="%(prog)s %(version)s"
@@ -75,10 +77,6 @@ def cli() -> None:
     The client commands find the server and your certificate by these options
     (which may also follow the subcommand), by the environment, and in
     ~/.config/jobworker/config.yaml, in that order.
-
-    Exit codes: 1 the request failed, 2 bad usage or settings, 3 no such job,
-    4 refused, 5 the server cannot be reached, 6 a limit is reached, 7 a fault of
-    the server. `run` ends with the job's own code, or 125 to 127.
     """
 
 

@@ -1,4 +1,4 @@
-"""`jobworker status`, `wait` and `list`: what jobs do and how they ended."""
+"""`jobworker status` and `list`: what jobs do and how they ended."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -28,29 +28,6 @@ def status(service: "Service", job: str, output: OutputFormat) -> None:
     from jobworker.cli.display.job import read_job
 
     _show(read_job(service.status(job)), output)
-
-
-@click.command()
-@click.argument("jobs", type=JobID(), metavar="JOB...", nargs=-1, required=True)
-@output_option
-@client_command
-def wait(service: "Service", jobs: tuple[str, ...], output: OutputFormat) -> None:
-    """Wait for jobs to end, and print the exit code of each."""
-    from jobworker.cli.commands.each import for_each
-    from jobworker.cli.display.job import check_known, job_json, read_job
-    from jobworker.client.follow import wait_for_end
-    from jobworker.proto import workerservice_pb2 as pb
-
-    # A misspelt one is told before anything is waited for; and a prefix that is
-    # unique now may not be when the connection breaks.
-    ids = [service.status(job).jobID for job in jobs]
-
-    def await_end(whole_id: str) -> None:
-        job = read_job(wait_for_end(service, pb.WaitRequest(jobID=whole_id)))
-        check_known(job)
-        click.echo(job_json(job) if output == "json" else str(job.exit_code))
-
-    for_each(service, ids, await_end)
 
 
 @click.command("list")

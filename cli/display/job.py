@@ -93,10 +93,17 @@ def read_job(status: pb.QueryStatusResponse) -> Job:
     )
 
 
+def loss(job: Job) -> str:
+    """Say that a job has ended in nobody knows what way; empty for any other."""
+    if job.reason != "lost":
+        return ""
+    return f"job {job.id} was lost, its exit code is unknown: {job.detail}"
+
+
 def check_known(job: Job) -> None:
-    """Raise CliError for a job that has ended in nobody knows what way."""
-    if job.reason == "lost":
-        raise CliError(f"job {job.id} was lost, its exit code is unknown: {job.detail}")
+    """Raise CliError for a job that was lost."""
+    if lost := loss(job):
+        raise CliError(lost)
 
 
 def _word(name: str, prefix: str) -> str:

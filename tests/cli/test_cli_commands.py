@@ -58,12 +58,12 @@ def test_arguments_that_are_not_utf8_are_a_usage_error(server: Server) -> None:
 
 def test_wait_prints_the_exit_code_of_each_job(server: Server) -> None:
     jobs = [server.ask("alice", "start", "sh", "-c", f"exit {code}") for code in (0, 7)]
-    assert server.ask("alice", "wait", *jobs) == "0\n7"
+    assert server.end("alice", *jobs) == "0\n7"
 
 
 def test_status_tells_how_a_job_ended(server: Server) -> None:
     job = server.ask("alice", "start", "sh", "-c", "echo hi; kill -9 $$")
-    assert server.ask("alice", "wait", job) == "137"
+    assert server.end("alice", job) == "137"
     text = server.ask("alice", "status", job)
     assert "State:     ended: killed by SIGKILL" in text
     status = json.loads(server.ask("alice", "status", "-o", "json", job))
@@ -108,14 +108,14 @@ def test_stop_with_no_grace_kills(server: Server) -> None:
 
 def test_a_job_is_stopped_after_its_timeout(server: Server) -> None:
     job = server.ask("alice", "start", "--timeout", "300ms", "sleep", "1000")
-    assert server.ask("alice", "wait", job) == "143"
+    assert server.end("alice", job) == "143"
     assert "State:     ended: timed out, killed by SIGTERM" in server.ask("alice", "status", job)
 
 
 def test_a_job_is_stopped_at_its_output_limit(server: Server) -> None:
     limit = ("--output-limit", "256K", "--output-overflow", "stop-job")
     job = server.ask("alice", "start", *limit, "yes")
-    server.ask("alice", "wait", job)
+    server.end("alice", job)
     status = json.loads(server.ask("alice", "status", "-o", "json", job))
     assert status["reason"] == "output_limit"
 
@@ -155,7 +155,7 @@ def test_stats_shows_what_jobs_use(server: Server) -> None:
     script = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"
     ended = server.ask("alice", "start", "sh", "-c", script)
     running = server.ask("alice", "start", "sleep", "1000")
-    server.ask("alice", "wait", ended)
+    server.end("alice", ended)
     used = json.loads(server.ask("alice", "stats", "-o", "json", ended, running))
     assert [job["id"] for job in used] == [ended, running]
     assert used[0]["user_seconds"] > 0
@@ -176,7 +176,7 @@ def test_a_signal_reaches_the_job(server: Server) -> None:
         server.ask("alice", "signal", "usr1", job)
         assert follower.stdout.read() == b"got\n"
         assert follower.wait(30) == 0
-    assert server.ask("alice", "wait", job) == "5"
+    assert server.end("alice", job) == "5"
 
 
 def test_what_is_no_signal_is_a_usage_error(server: Server) -> None:
@@ -187,7 +187,7 @@ def test_what_is_no_signal_is_a_usage_error(server: Server) -> None:
 
 def test_list_shows_the_newest_first(fresh_server: Server) -> None:
     ended = fresh_server.ask("alice", "start", "true")
-    fresh_server.ask("alice", "wait", ended)
+    fresh_server.end("alice", ended)
     running = fresh_server.ask("alice", "start", "sleep", "1000")
     assert fresh_server.ask("alice", "list", "-q").split() == [running, ended]
     assert fresh_server.ask("alice", "list", "-q", "--running").split() == [running]

@@ -46,7 +46,7 @@ def test_it_begins_at_an_offset(server: Server) -> None:
 
 def test_as_json_each_line_is_a_piece(server: Server) -> None:
     job = server.ask("alice", "start", "printf", "a\\377b")
-    server.ask("alice", "wait", job)
+    server.end("alice", job)
     lines = server.run("alice", "logs", "-f", "-o", "json", job).stdout.splitlines()
     pieces = [json.loads(line) for line in lines]
     assert pieces[0]["offset"] == 0
@@ -81,7 +81,7 @@ def test_a_quiet_job_is_followed_over_an_outage(server: Server, tmp_path: Path) 
         relay.sever()
         assert b"lost the connection" in follower.stderr.readline()
         go.write_text("later\n")
-        server.ask("alice", "wait", job)
+        server.end("alice", job)
         relay.restore()
         assert follower.stdout.read() == b"later\n"
         assert follower.wait(DEADLINE_SECONDS) == 0

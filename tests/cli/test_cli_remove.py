@@ -9,7 +9,7 @@ from tests.support.server import JOBWORKER, Server
 def ended(server: Server, user: str = "alice") -> str:
     job = server.ask(user, "start", "echo", "hello")
     server.run(user, "logs", "-f", job)
-    server.ask(user, "wait", job)
+    server.end(user, job)
     return job
 
 

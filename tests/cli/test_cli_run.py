@@ -35,7 +35,7 @@ def job_of(stderr: bytes) -> str:
 
 def reason(server: Server, job: str) -> tuple[str, int]:
     """Why the job ended, and with what exit code, once it has."""
-    server.ask("alice", "wait", job)
+    server.end("alice", job)
     status = json.loads(server.ask("alice", "status", "-o", "json", job))
     return status["reason"], status["exit_code"]
 

@@ -75,6 +75,12 @@ class Server:
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode().strip()
 
+    def end(self, user: str, *jobs: str) -> str:
+        """Wait as `user` for jobs, however they end. Returns what that printed."""
+        done = self.run(user, "wait", *jobs)
+        assert not done.stderr, done.stderr.decode()
+        return done.stdout.decode().strip()
+
     @contextmanager
     def popen(
         self, user: str, *words: str, server: str | None = None
