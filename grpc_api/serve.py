@@ -12,7 +12,7 @@ from jobworker.grpc_api.config import ServerConfig
 from jobworker.grpc_api.edge.credentials import TlsFiles, read_credentials
 from jobworker.grpc_api.edge.tls import write_openssl_config
 from jobworker.grpc_api.errors import ConfigError
-from jobworker.grpc_api.guard.guard import RULES, check_declared
+from jobworker.grpc_api.guard.rules import RULES, check_declared
 from jobworker.grpc_api.privileges import (
     acting_as,
     check_state_dir,

@@ -5,7 +5,6 @@ import contextvars
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from enum import Enum
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -13,59 +12,17 @@ import grpc
 from uuid_utils import uuid7
 
 from jobworker.authz.identity import Identity, IdentityError
-from jobworker.grpc_api.errors import TurnedAway, UndeclaredMethod
+from jobworker.grpc_api.errors import TurnedAway
 from jobworker.grpc_api.guard.access import Access, Verdict
 from jobworker.grpc_api.guard.audit_trail import AuditTrail, Caller
 from jobworker.grpc_api.guard.handlers import wrapped
 from jobworker.grpc_api.guard.open_calls import OpenCalls
 from jobworker.grpc_api.guard.refusal import Refusal, refuse
-from jobworker.proto.workerservice_pb2 import DESCRIPTOR
+from jobworker.grpc_api.guard.rules import RULES, SERVICE, About, MethodRule, check_declared
 from jobworker.supervisor.errors import SupervisorError
 from jobworker.supervisor.ipc.snapshot import JobSnapshot
 
 log = logging.getLogger(__name__)
-
-SERVICE = DESCRIPTOR.services_by_name["WorkerService"].full_name
-
-
-class About(Enum):
-    """What a method's action is done to."""
-
-    NEW_JOB = "the job to be started"
-    ONE_JOB = "the job of the request's jobID"
-    EACH_JOB = "every job of the answer, by the method itself"
-    ONESELF = "nobody but the caller"
-
-
-class Rule(NamedTuple):
-    """Who may call a method: those who may do the action to what it is about."""
-
-    action: str
-    about: About
-
-
-RULES: dict[str, Rule] = {
-    "Start": Rule("start", About.NEW_JOB),
-    "Stop": Rule("stop", About.ONE_JOB),
-    "QueryStatus": Rule("status", About.ONE_JOB),
-    "GetOutput": Rule("output", About.ONE_JOB),
-    "Signal": Rule("signal", About.ONE_JOB),
-    "Wait": Rule("status", About.ONE_JOB),
-    "List": Rule("list", About.EACH_JOB),
-    "Remove": Rule("stop", About.ONE_JOB),
-    "Prune": Rule("stop", About.EACH_JOB),
-    "WhoAmI": Rule("none", About.ONESELF),
-    "CanI": Rule("none", About.ONESELF),
-    "Rights": Rule("none", About.ONESELF),
-}
-
-
-def check_declared(rules: dict[str, Rule]) -> None:
-    """Raise UndeclaredMethod unless there is a rule for every method of the contract."""
-    for service in DESCRIPTOR.services_by_name.values():
-        for method in service.methods_by_name:
-            if method not in rules:
-                raise UndeclaredMethod(f"{service.full_name}.{method} declares no action")
 
 
 class Call(NamedTuple):
@@ -121,7 +78,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         access: Access,
         trail: AuditTrail,
         *,
-        rules: dict[str, Rule] = RULES,
+        rules: dict[str, MethodRule] = RULES,
         stall_seconds: float = 60.0,
     ) -> None:
         """A reader that takes nothing of a stream for `stall_seconds` is cut."""
@@ -221,7 +178,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         async with self._open.serving(call.caller, rule.action, call.job):
             yield call
 
-    async def _authorize(self, rule: Rule, request: Any, caller: Caller) -> Call:
+    async def _authorize(self, rule: MethodRule, request: Any, caller: Caller) -> Call:
         record = partial(self._trail.require, caller)
         match rule.about:
             case About.ONESELF:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from jobworker.grpc_api.guard.guard import RULES, UndeclaredMethod, check_declared
+from jobworker.grpc_api.errors import UndeclaredMethod
+from jobworker.grpc_api.guard.rules import RULES, check_declared
 from jobworker.proto.workerservice_pb2 import DESCRIPTOR
 
 METHODS = [

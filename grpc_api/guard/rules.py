@@ -1,0 +1,49 @@
+"""Which action each method of the contract takes, and what it is done to."""
+
+from enum import Enum
+from typing import NamedTuple
+
+from jobworker.grpc_api.errors import UndeclaredMethod
+from jobworker.proto.workerservice_pb2 import DESCRIPTOR
+
+SERVICE = DESCRIPTOR.services_by_name["WorkerService"].full_name
+
+
+class About(Enum):
+    """What a method's action is done to."""
+
+    NEW_JOB = "the job to be started"
+    ONE_JOB = "the job of the request's jobID"
+    EACH_JOB = "every job of the answer, by the method itself"
+    ONESELF = "nobody but the caller"
+
+
+class MethodRule(NamedTuple):
+    """Who may call a method: those who may do the action to what it is about."""
+
+    action: str
+    about: About
+
+
+RULES: dict[str, MethodRule] = {
+    "Start": MethodRule("start", About.NEW_JOB),
+    "Stop": MethodRule("stop", About.ONE_JOB),
+    "QueryStatus": MethodRule("status", About.ONE_JOB),
+    "GetOutput": MethodRule("output", About.ONE_JOB),
+    "Signal": MethodRule("signal", About.ONE_JOB),
+    "Wait": MethodRule("status", About.ONE_JOB),
+    "List": MethodRule("list", About.EACH_JOB),
+    "Remove": MethodRule("stop", About.ONE_JOB),
+    "Prune": MethodRule("stop", About.EACH_JOB),
+    "WhoAmI": MethodRule("none", About.ONESELF),
+    "CanI": MethodRule("none", About.ONESELF),
+    "Rights": MethodRule("none", About.ONESELF),
+}
+
+
+def check_declared(rules: dict[str, MethodRule]) -> None:
+    """Raise UndeclaredMethod unless there is a rule for every method of the contract."""
+    for service in DESCRIPTOR.services_by_name.values():
+        for method in service.methods_by_name:
+            if method not in rules:
+                raise UndeclaredMethod(f"{service.full_name}.{method} declares no action")
