@@ -77,8 +77,7 @@ class SettingsError(CliError):
 class RequestFailed(CliError):
     """The server did not do what it was asked, or could not be asked.
 
-    `errno` is the name of the errno(3) for which a program could not be
-    executed, such as ENOENT; empty when the failure is another.
+    `errno` is as in CallFailed.
     """
 
     def __init__(self, message: str, exit_code: int = ExitCode.FAILED, errno: str = "") -> None:

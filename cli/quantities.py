@@ -1,5 +1,6 @@
 """Times and sizes as people type them."""
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -8,12 +9,22 @@ import click
 
 _SECONDS: Mapping[str, float] = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES: Mapping[str, int] = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+# What fits the contract's numbers, and the journal's; no host has as much.
+MOST_BYTES = 2**63 - 1
+MOST_COUNT = 2**32 - 1
+MOST_SECONDS = 100 * 365 * 86400.0
+# int() takes no more digits than some, and a double no more than others.
+_MOST_DIGITS = 100
 
 
 def seconds(text: str) -> float | None:
-    """Return the seconds of a length of time such as 10, 1.5, 500ms, 2m or 7d; None if none."""
+    """Return the seconds of a length of time such as 10, 1.5, 500ms, 2m or 7d; None if none.
+
+    None has more than 100 years.
+    """
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|)", text)
-    return float(match[1]) * _SECONDS[match[2]] if match else None
+    length = float(match[1]) * _SECONDS[match[2]] if match else None
+    return length if length is not None and length <= MOST_SECONDS else None
 
 
 class Seconds(click.ParamType[float]):
@@ -27,7 +38,11 @@ class Seconds(click.ParamType[float]):
         """Return the seconds; what is not a length of time is a usage error."""
         length = seconds(str(value))
         if length is None:
-            self.fail(f"{value!r} is not a length of time, such as 10, 500ms or 2m", param, ctx)
+            self.fail(
+                f"{value!r} is not a length of time up to 100 years, such as 10, 500ms or 2m",
+                param,
+                ctx,
+            )
         return length
 
 
@@ -64,10 +79,32 @@ class Bytes(click.ParamType[int]):
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
         """Return the bytes; what is not a size is a usage error."""
-        match = re.fullmatch(r"([0-9]+)([KMGT]?)(?:i?B)?", str(value), re.IGNORECASE)
+        text = str(value)
+        match = re.fullmatch(r"([0-9]+)([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
         if match is None:
             self.fail(f"{value!r} is not a size, such as 4096, 64K or 10M", param, ctx)
-        return int(match[1]) * _BYTES[match[2].upper()]
+        count = int(match[1][:_MOST_DIGITS]) * _BYTES[match[2].upper()]
+        if count > MOST_BYTES:
+            self.fail(f"{text[:_MOST_DIGITS]} is more than a size can be: {MOST_BYTES}", param, ctx)
+        return count
+
+
+class Number(click.FloatRange):
+    """A number above 0 that is one: neither infinite nor NaN, which a range lets through."""
+
+    name = "number"
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number; what is none is a usage error."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
 def size_text(count: float) -> str:

@@ -19,12 +19,14 @@ class NoSuchJob(SupervisorError):
 class CannotExecute(SupervisorError):
     """The operating system refused to run the program; no job is left behind.
 
-    `errno` is the number execve(2) or the step before it gave.
+    `errno` is the number execve(2) or the step before it gave; `program` tells
+    the two apart: whether it was the program that could not be executed.
     """
 
-    def __init__(self, message: str, errno: int) -> None:
+    def __init__(self, message: str, errno: int, *, program: bool = False) -> None:
         super().__init__(message)
         self.errno = errno
+        self.program = program
 
 
 class CannotPlace(SupervisorError):

@@ -9,7 +9,7 @@ import click
 
 from jobworker.cli.job_ids import JobID
 from jobworker.cli.options import OutputFormat, client_command, output_option
-from jobworker.cli.quantities import Bytes, Moment
+from jobworker.cli.quantities import MOST_BYTES, Bytes, Moment
 
 if TYPE_CHECKING:
     from jobworker.cli.display.sink import Sink
@@ -31,7 +31,8 @@ class SelectOptions(TypedDict):
     offset: int
     since: datetime | None
     until: datetime | None
-    stream: str
+    stdout: bool
+    stderr: bool
 
 
 def select_options(command: Command) -> Command:
@@ -44,7 +45,11 @@ def select_options(command: Command) -> Command:
 _SELECT_OPTIONS = (
     click.option("--follow", "-f", is_flag=True, help="Go on until the output is complete."),
     click.option(
-        "--lines", "-n", type=click.IntRange(min=0), metavar="N", help="Begin N lines from the end."
+        "--lines",
+        "-n",
+        type=click.IntRange(0, MOST_BYTES),
+        metavar="N",
+        help="Begin N lines from the end.",
     ),
     click.option(
         "--bytes", "-c", "tail_bytes", type=Bytes(), metavar="SIZE", help="Begin SIZE from the end."
@@ -60,8 +65,8 @@ _SELECT_OPTIONS = (
         "--since", type=Moment(), metavar="TIME", help="From then on: 10m ago, or a date and time."
     ),
     click.option("--until", type=Moment(), metavar="TIME", help="Only what came before then."),
-    click.option("--stdout", "stream", flag_value="stdout", help="Only what came on stdout."),
-    click.option("--stderr", "stream", flag_value="stderr", help="Only what came on stderr."),
+    click.option("--stdout", is_flag=True, help="Only what came on stdout."),
+    click.option("--stderr", is_flag=True, help="Only what came on stderr."),
 )
 
 
@@ -119,7 +124,9 @@ def logs(
 def _request(job: str, select: SelectOptions, *, detail: bool) -> "pb.GetOutputRequest":
     from jobworker.proto import workerservice_pb2 as pb
 
-    streams = {"stdout": pb.OUTPUT_STREAM_STDOUT, "stderr": pb.OUTPUT_STREAM_STDERR}
+    stream = pb.OUTPUT_STREAM_BOTH
+    if select["stdout"] != select["stderr"]:
+        stream = pb.OUTPUT_STREAM_STDOUT if select["stdout"] else pb.OUTPUT_STREAM_STDERR
     request = pb.GetOutputRequest(
         jobID=job,
         raw=True,
@@ -127,7 +134,7 @@ def _request(job: str, select: SelectOptions, *, detail: bool) -> "pb.GetOutputR
         offset=select["offset"],
         tailLines=select["lines"],
         tailBytes=select["tail_bytes"],
-        stream=streams.get(select["stream"], pb.OUTPUT_STREAM_BOTH),
+        stream=stream,
         detail=detail,
     )
     if select["since"]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import click
 
-from jobworker.cli.quantities import Bytes, Seconds
+from jobworker.cli.quantities import MOST_COUNT, Bytes, Number, Seconds
 
 if TYPE_CHECKING:
     from jobworker.proto import workerservice_pb2 as pb
@@ -56,7 +56,7 @@ _OVERFLOWS = {
     "stop-job": "OUTPUT_OVERFLOW_STOP_JOB",
 }
 _ISOLATIONS = {"none": "ISOLATION_NONE", "private": "ISOLATION_PRIVATE"}
-_COUNT = click.IntRange(min=1)
+_COUNT = click.IntRange(1, MOST_COUNT)
 
 _OPTIONS = (
     click.argument("words", metavar="COMMAND [ARGUMENT]...", nargs=-1, required=True),
@@ -82,7 +82,7 @@ _OPTIONS = (
     click.option("--memory", type=Bytes(), default=0, metavar="SIZE", help="Its most memory."),
     click.option(
         "--cpus",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Number(),
         default=None,
         metavar="N",
         help="Its most processor time: 0.5 is half a processor.",

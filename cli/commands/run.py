@@ -97,7 +97,7 @@ def _exit_code(error: CliError) -> ExitCode:
     match error:
         case RequestFailed(errno="ENOENT"):
             return ExitCode.NO_SUCH_PROGRAM
-        case RequestFailed(errno="EACCES" | "ENOEXEC"):
+        case RequestFailed(errno=errno) if errno:
             return ExitCode.CANNOT_EXECUTE
     return ExitCode.RUN_FAILED
 

@@ -1,5 +1,6 @@
 """`jobworker stop` and `jobworker signal`: ends jobs, or sends them signals."""
 
+import re
 import signal
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,7 @@ class SignalNumber(click.ParamType[int]):
     ) -> int:
         """Return the number; what is no signal here is a usage error."""
         text = str(value).upper()
-        if text.isdecimal() and 1 <= int(text) <= signal.NSIG - 1:
+        if re.fullmatch("[0-9]{1,2}", text) and 1 <= int(text) <= signal.NSIG - 1:
             return int(text)
         name = text if text.startswith("SIG") else f"SIG{text}"
         if name not in signal.Signals.__members__:

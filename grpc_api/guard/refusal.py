@@ -58,7 +58,8 @@ async def refuse(
         code, reason = error.code, error.reason
     else:
         code, reason = TABLE[type(error)]
-        if isinstance(error, errors.CannotExecute):
+        # A command ends with 126 or 127 for it, as a shell does for a program.
+        if isinstance(error, errors.CannotExecute) and error.program:
             metadata["errno"] = errno.errorcode.get(error.errno, str(error.errno))
         if isinstance(error, errors.QuotaReached):
             metadata["quota"] = error.quota

@@ -198,7 +198,9 @@ class Starts:
         self._loop.remove_reader(live.launcher.fileno())
         if failure is not None:
             number, step = failure
-            self._withdraw(live, CannotExecute(f"cannot {step}: {words(number)}", number))
+            message = f"cannot {step}: {words(number)}"
+            program = step.startswith("execute ")
+            self._withdraw(live, CannotExecute(message, number, program=program))
             return
         live.close_launcher()
         live.job.state = after(live.job.state, Happening.EXECUTED)

@@ -76,16 +76,18 @@ def _usage_message(usage: Usage) -> ipc.Usage:
 
 def error_reply(seq: int, error: errors.SupervisorError) -> ipc.Reply:
     """The reply to a request that failed."""
-    number = error.errno if isinstance(error, errors.CannotExecute) else 0
-    quota = error.quota if isinstance(error, errors.QuotaReached) else ""
-    code = CODES[type(error)]
-    return ipc.Reply(seq=seq, code=code, message=str(error), errno=number, quota=quota)
+    reply = ipc.Reply(seq=seq, code=CODES[type(error)], message=str(error))
+    if isinstance(error, errors.CannotExecute):
+        reply.errno, reply.program = error.errno, error.program
+    if isinstance(error, errors.QuotaReached):
+        reply.quota = error.quota
+    return reply
 
 
 def error_of(reply: ipc.Reply) -> errors.SupervisorError:
     """The error that a reply stands for; `error_reply`'s inverse."""
     if reply.code == ipc.CANNOT_EXECUTE:
-        return errors.CannotExecute(reply.message, reply.errno)
+        return errors.CannotExecute(reply.message, reply.errno, program=reply.program)
     if reply.code == ipc.QUOTA_REACHED:
         return errors.QuotaReached(reply.message, reply.quota)
     return _ERRORS.get(reply.code, errors.SupervisorBug)(reply.message)

@@ -73,7 +73,7 @@ def run(control: socket.socket, stdout: int, stderr: int, cgroup: str) -> None:
     it says ("ready", pid, start time in clock ticks) with a pidfd of itself.
     Then it takes ("launch",) with the spec (JSON in a memfd). When the program
     is executing, `control` closes; when it cannot be, it first says ("failed",
-    errno, step).
+    errno, step); a step that begins with "execute " is that of the program itself.
     """
     status = FAILED
     step = "prepare"

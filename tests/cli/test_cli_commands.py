@@ -50,6 +50,33 @@ def test_what_is_no_variable_is_a_usage_error(server: Server, given: str) -> Non
     assert given.lstrip("=").encode() in done.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["start", "--processes", "99999999999", "true"],
+        ["start", "--open-files", "99999999999", "true"],
+        ["start", "--memory", "99999999999999999999G", "true"],
+        ["start", "--output-limit", "99999999999999999999G", "true"],
+        ["start", "--output-rate", "99999999999999999999G", "true"],
+        ["start", "--cpus", "nan", "true"],
+        ["start", "--timeout", "9" * 400, "true"],
+        ["stop", "--grace", "9" * 400, "x"],
+        ["prune", "--force", "--older-than", "9" * 400],
+        ["logs", "-n", "18446744073709551616", "x"],
+        ["logs", "-c", "18446744073709551616", "x"],
+        ["logs", "--offset", "18446744073709551616", "x"],
+        ["logs", "--since", "9" * 400, "x"],
+        ["signal", "9" * 5000, "x"],
+    ],
+    ids=" ".join,
+)
+def test_a_number_that_nothing_holds_is_a_usage_error(server: Server, words: list[str]) -> None:
+    """Such numbers do not fit the contract's fields; most ended in a traceback."""
+    done = server.run("alice", *words)
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+
+
 def test_arguments_that_are_not_utf8_are_a_usage_error(server: Server) -> None:
     done = server.run("alice", "start", "echo", "\udcff")
     assert done.returncode == 2

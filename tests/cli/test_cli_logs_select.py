@@ -65,6 +65,12 @@ def test_one_stream(server: Server, streams: str) -> None:
     assert server.run("alice", "logs", "--stderr", "-n", "1", streams).stdout == b"worse\n"
 
 
+def test_both_streams_are_both(server: Server, streams: str) -> None:
+    """The one that was named last hid the other."""
+    done = server.run("alice", "logs", "--stdout", "--stderr", streams)
+    assert sorted(done.stdout.split()) == sorted(b"out err later worse".split())
+
+
 def test_timestamps_are_those_of_the_writing(server: Server, streams: str) -> None:
     printed = server.run("alice", "logs", "-t", "--stdout", streams).stdout.decode()
     stamped = [line.split(" ", 1) for line in printed.splitlines()]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import click
 import pytest
 
-from jobworker.cli.quantities import Bytes, Moment, Seconds, size_text, span_text
+from jobworker.cli.quantities import Bytes, Moment, Number, Seconds, size_text, span_text
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,9 @@ def test_a_length_of_time(text: str, seconds: float) -> None:
     assert Seconds().convert(text, None, None) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1 s", "m", "1w", "1e3", "nan", "inf", "٣"])
+@pytest.mark.parametrize(
+    "text", ["", "-1", "1 s", "m", "1w", "1e3", "nan", "inf", "٣", "36501d", "9" * 400]
+)
 def test_what_is_no_length_of_time(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is not a length of time"):
         Seconds().convert(text, None, None)
@@ -43,6 +45,20 @@ def test_a_size(text: str, count: int) -> None:
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is not a size"):
         Bytes().convert(text, None, None)
+
+
+@pytest.mark.parametrize("text", ["8388608T", str(2**63), "9" * 5000, "9" * 5000 + "T"])
+def test_more_than_any_size(text: str) -> None:
+    """What does not fit the contract's numbers ended in a traceback."""
+    with pytest.raises(click.BadParameter, match="is more than a size can be"):
+        Bytes().convert(text, None, None)
+    assert Bytes().convert(str(2**63 - 1), None, None) == 2**63 - 1
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1e999", "x", ""])
+def test_what_is_no_number(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        Number().convert(text, None, None)
 
 
 def test_a_moment_ago() -> None:

@@ -66,13 +66,30 @@ def test_as_json_the_last_line_is_the_job(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "code"), [("nonesuch", 127), ("/nonexistent/x", 127), ("/etc/passwd", 126)]
+    ("program", "code"),
+    [
+        ("nonesuch", 127),
+        ("/nonexistent/x", 127),
+        ("/etc/passwd", 126),
+        ("/etc/passwd/x", 126),
+        ("/etc", 126),
+    ],
 )
 def test_a_program_that_cannot_be_executed(server: Server, program: str, code: int) -> None:
     done = server.run("alice", "run", program)
     assert done.returncode == code
     assert program.encode() in done.stderr
     assert done.stdout == b""
+
+
+@pytest.mark.parametrize("directory", ["/nonexistent", "/etc/passwd"])
+def test_a_directory_it_cannot_change_to_is_not_the_programs_fault(
+    server: Server, directory: str
+) -> None:
+    """A working directory that is not there ended it with 127, as if the program were not."""
+    done = server.run("alice", "run", "-w", directory, "--", "pwd")
+    assert done.returncode == 125
+    assert f"cannot change to directory {directory}".encode() in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

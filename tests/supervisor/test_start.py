@@ -292,6 +292,7 @@ def test_a_start_that_fails_says_why_and_leaves_no_job(site: Site, tmp_path: Pat
             with pytest.raises(CannotExecute) as raised:
                 worker.start(argv, cwd=cwd)
             assert raised.value.errno == number, name
+            assert raised.value.program is (cwd is None), name
             assert os.strerror(number) in str(raised.value), name
             assert errno.errorcode[number] in str(raised.value), name
             # What could not be used is named, as far as a sentence can.
