@@ -22,7 +22,8 @@ class ExitCode(IntEnum):
     REFUSED = 4
     UNREACHABLE = 5
     LIMIT = 6
-    SERVER_FAULT = 7
+    # Of the server or of the command.
+    FAULT = 7
     # As timeout(1) has it.
     TIMED_OUT = 124
     # `run` and `wait` pass on the job's own code; what goes wrong outside the job
@@ -42,7 +43,7 @@ MEANINGS = {
     ExitCode.REFUSED: "refused, by the policy or for the certificate",
     ExitCode.UNREACHABLE: "the server cannot be reached",
     ExitCode.LIMIT: "a limit is reached",
-    ExitCode.SERVER_FAULT: "a fault of the server",
+    ExitCode.FAULT: "a fault of the server, or of the command: it says where the traceback is",
     ExitCode.TIMED_OUT: "`wait --timeout`: a job still runs",
     ExitCode.RUN_FAILED: "`run`, `wait` for one: the job's own code is not known",
     ExitCode.CANNOT_EXECUTE: "`run`: the program cannot be executed",
@@ -112,13 +113,13 @@ _TELLINGS = {
         "the server {server} did not answer in time; it may still have done what was asked",
     ),
     "UNIMPLEMENTED": _Telling(
-        ExitCode.SERVER_FAULT,
+        ExitCode.FAULT,
         "the server {server} does not know this request; it is older than this command",
     ),
     "CANCELLED": _Telling(ExitCode.INTERRUPTED, "interrupted"),
 }
 _FAULT = _Telling(
-    ExitCode.SERVER_FAULT, "the server {server} failed ({code}): {message}; its log says more"
+    ExitCode.FAULT, "the server {server} failed ({code}): {message}; its log says more"
 )
 
 
@@ -140,7 +141,7 @@ def failure(error: ClientError, endpoint: Endpoint) -> CliError:
         case BadFile() as bad:
             return SettingsError(str(bad))
         case other:
-            return CliError(str(other), ExitCode.SERVER_FAULT)
+            return CliError(str(other), ExitCode.FAULT)
 
 
 def _request_failed(failed: CallFailed, endpoint: Endpoint) -> RequestFailed:

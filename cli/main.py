@@ -11,6 +11,7 @@ from typing import Never
 
 import click
 
+from jobworker.cli import faults, streams
 from jobworker.cli.errors import CliError, ExitCode, codes_text, tell
 from jobworker.cli.options import connection_options
 
@@ -82,10 +83,13 @@ def cli() -> None:
 
 def main() -> Never:
     """Run the command line, and end the process with its exit code."""
+    streams.take_over()
+    faults.tell_those_of_threads()
     sys.exit(_run())
 
 
 def _run() -> int:
+    """Run the command line; no traceback of it reaches a user."""
     try:
         # Outside standalone mode a command's result, or its exit code, comes back.
         code = cli.main(prog_name="jobworker", standalone_mode=False)
@@ -95,6 +99,9 @@ def _run() -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - this is the last handler
+        faults.tell_fault(error)
+        return ExitCode.FAULT
     return code or 0

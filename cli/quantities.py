@@ -98,10 +98,10 @@ class Number(click.FloatRange):
         super().__init__(min=0, min_open=True)
 
     def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+        self, value: float, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """Return the number; what is none is a usage error."""
-        number = float(super().convert(value, param, ctx))
+        number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a number", param, ctx)
         return number

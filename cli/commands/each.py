@@ -49,6 +49,8 @@ def _outcome(act: Act, job: str) -> Exception | None:
 
 def _finish(service: Service, outcomes: Iterable[Exception | None]) -> None:
     codes: list[int] = []
+    # What is so for all of them, such as a full disk, is told once.
+    sentences: set[str] = set()
     for error in outcomes:
         match error:
             case None:
@@ -59,7 +61,9 @@ def _finish(service: Service, outcomes: Iterable[Exception | None]) -> None:
                 told = failure(error, service.endpoint)
             case _:
                 raise error
-        tell(str(told))
+        if str(told) not in sentences:
+            tell(str(told))
+        sentences.add(str(told))
         codes.append(told.exit_code)
     if codes:
         raise click.exceptions.Exit(codes[0])

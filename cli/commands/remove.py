@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobworker.cli.errors import CliError
 from jobworker.cli.job_ids import JobID
 from jobworker.cli.options import OutputFormat, client_command, output_option, say_done
 from jobworker.cli.quantities import Seconds, size_text
@@ -54,10 +55,21 @@ def prune(
     from jobworker.proto import workerservice_pb2 as pb
 
     if not force:
-        click.confirm("Forget these jobs and their output for ever?", abort=True, err=True)
+        _confirm("Forget these jobs and their output for ever?")
     reply = service.prune(pb.PruneRequest(olderThanSeconds=older_than, owner=owner, tenant=tenant))
     if output == "json":
         click.echo(json.dumps({"jobs": list(reply.jobIDs), "bytes": reply.bytes}))
     else:
         click.echo("".join(f"{job}\n" for job in reply.jobIDs), nl=False)
         click.echo(f"{len(reply.jobIDs)} jobs, {size_text(reply.bytes)} of output", err=True)
+
+
+def _confirm(question: str) -> None:
+    """Ask on stderr. Raises CliError unless the answer is yes."""
+    try:
+        if click.confirm(question, err=True):
+            return
+    except click.Abort:
+        # Ctrl-C, or there is nobody to ask; the answer's line has not ended.
+        click.echo(err=True)
+    raise CliError("nothing was removed, as nobody said yes; --force does not ask")

@@ -8,6 +8,7 @@ import click
 from jobworker.cli.commands.new_job import AS_TYPED, JobOptions, job_options, start_request
 from jobworker.cli.errors import CliError
 from jobworker.cli.options import OutputFormat, client_command, output_option
+from jobworker.cli.streams import CannotWrite
 
 if TYPE_CHECKING:
     from jobworker.client.connection import Service
@@ -24,10 +25,11 @@ def start(service: "Service", output: OutputFormat, **job: Unpack[JobOptions]) -
     The job runs on by itself; see `logs`, `status`, `wait` and `stop`.
     """
     reply = start_job(service, start_request(job))
-    if output == "json":
-        click.echo(json.dumps({"id": reply.jobID, "pid": reply.pid}))
-    else:
-        click.echo(reply.jobID)
+    as_json = json.dumps({"id": reply.jobID, "pid": reply.pid})
+    try:
+        click.echo(as_json if output == "json" else reply.jobID)
+    except CannotWrite as error:
+        raise CliError(f"{error}; job {reply.jobID} has been started") from error
 
 
 def start_job(service: "Service", request: "pb.StartRequest") -> "pb.StartResponse":

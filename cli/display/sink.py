@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from jobworker.cli.display.lines import LineCutter
-from jobworker.cli.errors import CliError, tell
+from jobworker.cli.errors import tell
+from jobworker.cli.streams import cannot_write
 from jobworker.client.pieces import Gap, Piece
 
 
 class Sink(Protocol):
     """Takes the pieces of one job's output, in order, then its end.
 
-    Both raise BrokenPipeError when nobody reads stdout any more, CliError when
+    Both raise BrokenPipeError when nobody reads stdout any more, CannotWrite when
     it takes no more (a full disk).
     """
 
@@ -100,4 +101,4 @@ def write_out(data: bytes | memoryview) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise CliError(f"cannot write the output to stdout: {error.strerror}") from error
+        raise cannot_write(1, error) from error
