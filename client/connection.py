@@ -91,7 +91,7 @@ class Service:
         return reply
 
     def signal(self, request: pb.SignalRequest) -> None:
-        """Send a signal to a job's main process."""
+        """Send a signal to a job's main process, or to all of its processes."""
         with calling():
             self._stub.Signal(request, timeout=PROMPT_SECONDS)
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from jobworker.supervisor.host.limits import Limits
     from jobworker.supervisor.ipc.client import SupervisorClient
     from jobworker.supervisor.ipc.snapshot import JobSnapshot
-    from jobworker.supervisor.job import OutputLimit, Overflow, Reason, State
+    from jobworker.supervisor.job import OutputLimit, Overflow, Reason, State, StopMode, StopWay
     from jobworker.supervisor.library import AsyncJob, AsyncJobWorker, Job, JobWorker
     from jobworker.supervisor.output.follow import Selection
     from jobworker.supervisor.output.reader import Chunk, Gap
@@ -74,6 +74,8 @@ _HOME = {
     "State": "job",
     "StateError": "errors",
     "StillRunning": "errors",
+    "StopMode": "job",
+    "StopWay": "job",
     "SupervisorClient": "ipc.client",
     "SupervisorError": "errors",
     "SupervisorUnavailable": "errors",
@@ -103,6 +105,8 @@ __all__ = [
     "State",
     "StateError",
     "StillRunning",
+    "StopMode",
+    "StopWay",
     "SupervisorClient",
     "SupervisorError",
     "SupervisorUnavailable",

@@ -3,7 +3,7 @@
 import shlex
 from dataclasses import dataclass, field
 from enum import IntEnum
-from signal import SIGKILL
+from signal import SIGKILL, SIGTERM
 
 from jobworker.supervisor.host.accounting import UNKNOWN, Usage
 from jobworker.supervisor.host.isolation import Profile
@@ -39,6 +39,30 @@ class Overflow(IntEnum):
     ROTATE = 0
     STOP_RECORDING = 1
     STOP_JOB = 2
+
+
+class StopMode(IntEnum):
+    """Whom the signal that a stop begins with is for; the numbers are those of ipc.proto."""
+
+    UNSPECIFIED = 0
+    TREE = 1
+    MAIN = 2
+
+
+@dataclass(frozen=True)
+class StopWay:
+    """How a stop begins: with which signal, and for whom. 0 and UNSPECIFIED leave it open."""
+
+    signal: int = 0
+    mode: StopMode = StopMode.UNSPECIFIED
+
+    def or_else(self, other: "StopWay") -> "StopWay":
+        """With what this leaves open from the other."""
+        return StopWay(self.signal or other.signal, self.mode or other.mode)
+
+
+AS_EVER = StopWay()
+DEFAULT_STOP = StopWay(SIGTERM, StopMode.TREE)
 
 
 class Happening(IntEnum):
@@ -118,6 +142,7 @@ class Request:
     account: Account | None = None
     profile: Profile = Profile.UNSPECIFIED
     network: bool = True
+    stop: StopWay = DEFAULT_STOP
 
     @property
     def command_line(self) -> str:

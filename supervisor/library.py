@@ -19,8 +19,9 @@ from jobworker.supervisor.control import spawn_keeper
 from jobworker.supervisor.errors import SupervisorUnavailable
 from jobworker.supervisor.host.limits import NO_LIMITS, Limits
 from jobworker.supervisor.ipc.client import SupervisorClient
-from jobworker.supervisor.ipc.messages import limits_message
+from jobworker.supervisor.ipc.messages import limits_message, stop_message
 from jobworker.supervisor.ipc.snapshot import JobSnapshot
+from jobworker.supervisor.job import AS_EVER, DEFAULT_STOP, StopWay
 from jobworker.supervisor.keeper import packets
 from jobworker.supervisor.keeper.config import KeeperConfig, ServiceConfig
 from jobworker.supervisor.output.follow import Selection, follow
@@ -50,15 +51,18 @@ class AsyncJob:
         async with self._worker.client.watch(self.id) as watched:
             return await watched.until(lambda job: job.ended)
 
-    async def stop(self, grace: float | None = None) -> JobSnapshot:
-        """End the whole tree, in `grace` seconds at most; returns when none of it is left."""
+    async def stop(self, grace: float | None = None, way: StopWay = AS_EVER) -> JobSnapshot:
+        """End the whole tree, in `grace` seconds at most; returns when none of it is left.
+
+        It begins with the signal, for the processes, that `way` says, or the job's own.
+        """
         async with self._worker.client.watch(self.id) as watched:
-            await self._worker.client.stop(self.id, grace)
+            await self._worker.client.stop(self.id, grace, way)
             return await watched.until(lambda job: job.ended and job.gone)
 
-    async def signal(self, number: int) -> None:
-        """Signal the main process. Raises AlreadyEnded."""
-        await self._worker.client.signal(self.id, number)
+    async def signal(self, number: int, *, to_all: bool = False) -> None:
+        """Signal the main process, or every process of the job. Raises AlreadyEnded."""
+        await self._worker.client.signal(self.id, number, to_all=to_all)
 
     async def output(self, selection: Selection = EVERYTHING) -> AsyncIterator[Chunk | Gap]:
         """The output, by default from its first byte to its end; gaps in place of what is gone."""
@@ -141,10 +145,12 @@ class AsyncJobWorker:
         cwd: str | None = None,
         grace: float | None = None,
         limits: Limits = NO_LIMITS,
+        stop: StopWay = DEFAULT_STOP,
     ) -> AsyncJob:
         """Run a program. Raises CannotExecute with the errno of what failed.
 
-        Raises CannotPlace for limits that this host cannot keep.
+        Raises CannotPlace for limits that this host cannot keep. `stop` is how a
+        stop of it begins.
         """
         request = ipc.Start(
             id=str(uuid_utils.uuid7()),
@@ -155,6 +161,7 @@ class AsyncJobWorker:
             grace_seconds=self._config.grace_seconds if grace is None else grace,
             timeout_seconds=limits.timeout,
             limits=limits_message(limits),
+            stop=stop_message(stop),
         )
         return AsyncJob(self, (await self.client.start(request)).id)
 
@@ -183,13 +190,13 @@ class Job:
         """The job once its main process has ended."""
         return self._worker.run(self._job.wait())
 
-    def stop(self, grace: float | None = None) -> JobSnapshot:
+    def stop(self, grace: float | None = None, way: StopWay = AS_EVER) -> JobSnapshot:
         """End the whole tree; returns when none of it is left."""
-        return self._worker.run(self._job.stop(grace))
+        return self._worker.run(self._job.stop(grace, way))
 
-    def signal(self, number: int) -> None:
-        """Signal the main process. Raises AlreadyEnded."""
-        self._worker.run(self._job.signal(number))
+    def signal(self, number: int, *, to_all: bool = False) -> None:
+        """Signal the main process, or every process of the job. Raises AlreadyEnded."""
+        self._worker.run(self._job.signal(number, to_all=to_all))
 
     def output(self, selection: Selection = EVERYTHING) -> Iterator[Chunk | Gap]:
         """The output, by default from its first byte to its end; gaps in place of what is gone."""
@@ -249,9 +256,10 @@ class JobWorker:
         cwd: str | None = None,
         grace: float | None = None,
         limits: Limits = NO_LIMITS,
+        stop: StopWay = DEFAULT_STOP,
     ) -> Job:
         """Run a program; see AsyncJobWorker.start."""
-        started = self._worker.start(argv, env=env, cwd=cwd, grace=grace, limits=limits)
+        started = self._worker.start(argv, env=env, cwd=cwd, grace=grace, limits=limits, stop=stop)
         return Job(self, self.run(started))
 
     def job(self, job_id: str) -> Job:

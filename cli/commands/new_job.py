@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 import click
 
 from jobworker.cli.quantities import MOST_COUNT, Bytes, Number, Seconds
+from jobworker.cli.signals import SignalNumber
 
 if TYPE_CHECKING:
     from jobworker.proto import workerservice_pb2 as pb
@@ -27,6 +28,8 @@ class JobOptions(TypedDict):
     environment: tuple[str, ...]
     cwd: str
     grace: float
+    stop_signal: int | None
+    stop_mode: str | None
     timeout: float
     output_limit: int
     output_overflow: str | None
@@ -49,6 +52,18 @@ def job_options(command: Command) -> Command:
     return command
 
 
+def stop_options(command: Command) -> Command:
+    """Add how a stop begins; passed on as `stop_signal` and `stop_mode`, None for as ever."""
+    for option in reversed(_STOP_OPTIONS):
+        command = option(command)
+    return command
+
+
+def stop_mode_name(mode: str | None) -> str:
+    """Return the name in the contract of a choice of --stop-mode."""
+    return _STOP_MODES.get(mode or "", "STOP_MODE_UNSPECIFIED")
+
+
 # The choices of an option -> names in the contract.
 _OVERFLOWS = {
     "rotate": "OUTPUT_OVERFLOW_ROTATE",
@@ -56,7 +71,22 @@ _OVERFLOWS = {
     "stop-job": "OUTPUT_OVERFLOW_STOP_JOB",
 }
 _ISOLATIONS = {"none": "ISOLATION_NONE", "private": "ISOLATION_PRIVATE"}
+_STOP_MODES = {"tree": "STOP_MODE_TREE", "main": "STOP_MODE_MAIN"}
 _COUNT = click.IntRange(1, MOST_COUNT)
+
+_STOP_OPTIONS = (
+    click.option(
+        "--stop-signal",
+        type=SignalNumber(),
+        metavar="SIGNAL",
+        help="What a stop begins with in place of SIGTERM, such as INT.",
+    ),
+    click.option(
+        "--stop-mode",
+        type=click.Choice(list(_STOP_MODES)),
+        help="Send that to all processes at once, or to the main one, which ends the others.",
+    ),
+)
 
 _OPTIONS = (
     click.argument("words", metavar="COMMAND [ARGUMENT]...", nargs=-1, required=True),
@@ -76,6 +106,7 @@ _OPTIONS = (
         metavar="TIME",
         help="How long a stop waits between SIGTERM and SIGKILL, such as 10s or 2m.",
     ),
+    *_STOP_OPTIONS,
     click.option(
         "--timeout", type=Seconds(), default=0, metavar="TIME", help="Stop it after so long."
     ),
@@ -170,6 +201,8 @@ def start_request(job: JobOptions) -> "pb.StartRequest":
         ),
         isolation=getattr(pb, isolation),
         noNetwork=job["no_network"],
+        stopSignal=job["stop_signal"],
+        stopMode=getattr(pb, stop_mode_name(job["stop_mode"])),
         tenant=job["tenant"],
     )
 

@@ -19,6 +19,7 @@ from jobworker.cli.display.usage import (
 )
 from jobworker.cli.errors import CliError, printable
 from jobworker.cli.quantities import span_text
+from jobworker.cli.signals import signal_name
 from jobworker.proto import workerservice_pb2 as pb
 
 
@@ -30,8 +31,9 @@ class Job:
     exited, signaled, stopped, lost, timed_out, output_limit or out_of_memory.
     `exit_code`, once ended, is as a shell reports it, 128+N for signal N; a lost job has none. Of
     the `output_bytes` written, those before `output_begin` are not kept. `user`
-    is the Unix user it runs as; `user_shared`, that all jobs do. A list has no
-    `usage`.
+    is the Unix user it runs as; `user_shared`, that all jobs do. A stop begins
+    with `stop_signal` to the whole `tree` or the `main` process (`stop_mode`). A
+    list has no `usage`.
     """
 
     id: str
@@ -53,6 +55,8 @@ class Job:
     user_shared: bool
     isolation: str
     network: bool
+    stop_signal: int
+    stop_mode: str
     limits: Limits
     usage: Usage | None
     detail: str
@@ -87,6 +91,8 @@ def read_job(status: pb.QueryStatusResponse) -> Job:
         user_shared=status.userShared,
         isolation=_word(pb.Isolation.Name(status.isolation), "ISOLATION_"),
         network=not status.noNetwork,
+        stop_signal=status.stopSignal,
+        stop_mode=_word(pb.StopMode.Name(status.stopMode), "STOP_MODE_"),
         limits=read_limits(status.limits),
         usage=read_usage(status.usage) if status.HasField("usage") else None,
         detail=status.detail,
@@ -145,6 +151,7 @@ def job_text(job: Job, now: datetime) -> str:
         "Took": span_text(ended - job.created_at) if job.created_at and job.ended else "",
         "Output": _output_text(job),
         "Runs as": _runs_as(job),
+        "Stops by": _stop_text(job),
         "Limits": limits_text(job.limits),
         "Used": usage_text(job.usage) if job.usage else "",
         "Detail": job.detail,
@@ -156,6 +163,14 @@ def _runs_as(job: Job) -> str:
     shared = ", as all jobs do" if job.user_shared else ""
     isolated = "" if job.isolation in {"none", "unspecified"} else f", {job.isolation}"
     return f"{job.user}{shared}{isolated}{'' if job.network else ', without network'}"
+
+
+def _stop_text(job: Job) -> str:
+    """How a stop begins, unless it is as most often."""
+    if job.stop_mode != "main" and job.stop_signal in {0, signal.SIGTERM}:
+        return ""
+    whom = "its main process" if job.stop_mode == "main" else "all its processes"
+    return f"{signal_name(job.stop_signal)} to {whom}"
 
 
 def _output_text(job: Job) -> str:
@@ -179,13 +194,8 @@ def outcome_text(job: Job) -> str:
         return job.state
     if job.reason == "lost":
         return "lost, exit code unknown"
-    end = f"killed by {_signal_name(job.signal)}" if job.signal else f"exited with {job.exit_code}"
+    end = f"killed by {signal_name(job.signal)}" if job.signal else f"exited with {job.exit_code}"
     return _WHY.get(job.reason or "", "") + end
-
-
-def _signal_name(number: int) -> str:
-    names = {member.value: member.name for member in signal.Signals}
-    return names.get(number, f"signal {number}")
 
 
 def _when(time: datetime | None, now: datetime) -> str:

@@ -6,6 +6,7 @@ from jobworker.grpc_api.guard.refusal import Refusal
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor.host.limits import Limits
 from jobworker.supervisor.ipc.snapshot import JobSnapshot
+from jobworker.supervisor.job import StopMode, StopWay
 
 
 def usage_message(job: JobSnapshot, now_ns: int) -> pb.Usage:
@@ -35,13 +36,21 @@ def limits_message(limits: Limits) -> pb.Limits:
     )
 
 
+def stop_way(signal: int, mode: int) -> StopWay:
+    """How a stop is asked to begin. Raises Refusal for a mode there is not."""
+    try:
+        return StopWay(signal, StopMode(mode))
+    except ValueError:
+        raise _invalid(f"{mode} is not a stop mode this server knows") from None
+
+
+def _invalid(problem: str) -> Refusal:
+    return Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", problem)
+
+
 def isolation_name(asked: int) -> str:
     """The name of an isolation profile, the same on the pipe. Raises Refusal for none."""
     try:
         return pb.Isolation.Name(asked)
     except ValueError:
-        raise Refusal(
-            grpc.StatusCode.INVALID_ARGUMENT,
-            "INVALID_REQUEST",
-            f"{asked} is not an isolation profile this server knows",
-        ) from None
+        raise _invalid(f"{asked} is not an isolation profile this server knows") from None

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from jobworker.authz.identity import Identity
 from jobworker.grpc_api.config import OutputLimits, QuotasConfig
 from jobworker.grpc_api.guard.access import tenant_of_start
-from jobworker.grpc_api.service.messages import isolation_name
+from jobworker.grpc_api.service.messages import isolation_name, stop_way
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor.config import SupervisorConfig
+from jobworker.supervisor.ipc.messages import stop_message
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class StartOrders:
             ),
             isolation=isolation_name(request.isolation),
             no_network=request.noNetwork,
+            stop=stop_message(stop_way(request.stopSignal, request.stopMode)),
             user_quota=self.quotas.of_user(identity.common_name).message(),
             tenant_quota=self.quotas.of_tenant(tenant).message(),
         )

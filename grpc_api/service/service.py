@@ -15,7 +15,7 @@ from jobworker.grpc_api.guard.access import Access, facts
 from jobworker.grpc_api.guard.guard import current_call
 from jobworker.grpc_api.guard.refusal import Refusal
 from jobworker.grpc_api.service.can_i import can_i, rights
-from jobworker.grpc_api.service.messages import limits_message, usage_message
+from jobworker.grpc_api.service.messages import limits_message, stop_way, usage_message
 from jobworker.grpc_api.service.orders import StartOrders
 from jobworker.grpc_api.service.output import TEXT_BYTES, as_bytes, as_text, selection, timestamp
 from jobworker.proto import ipc_pb2 as ipc
@@ -58,17 +58,18 @@ class WorkerService(WorkerServiceServicer):
     async def Stop(self, request: pb.StopRequest, context: _Context) -> pb.StopResponse:
         job = _job()
         grace = request.graceSeconds if request.HasField("graceSeconds") else None
+        way = stop_way(request.stopSignal, request.stopMode)
         if request.noWait:
-            await self._supervisor.stop(job.id, grace)
+            await self._supervisor.stop(job.id, grace, way)
             return pb.StopResponse(success=True, message="the job is being stopped")
         async with self._supervisor.watch(job.id) as watched:
-            await self._supervisor.stop(job.id, grace)
+            await self._supervisor.stop(job.id, grace, way)
             await watched.until(lambda job: job.ended and job.gone)
         message = "the job had ended already" if job.ended else ""
         return pb.StopResponse(success=True, message=message)
 
     async def Signal(self, request: pb.SignalRequest, context: _Context) -> pb.SignalResponse:
-        await self._supervisor.signal(_job().id, request.signal)
+        await self._supervisor.signal(_job().id, request.signal, to_all=request.all)
         return pb.SignalResponse()
 
     async def QueryStatus(
@@ -205,6 +206,8 @@ def status_message(job: JobSnapshot) -> pb.QueryStatusResponse:
         userShared=job.user_shared,
         isolation=pb.Isolation.Name(job.isolation.profile),
         noNetwork=not job.isolation.network,
+        stopSignal=job.stop.signal,
+        stopMode=pb.StopMode.Name(job.stop.mode),
     )
     if job.state is State.ENDED:
         message.endedAt.CopyFrom(timestamp(job.ended_ns))

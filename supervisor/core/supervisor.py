@@ -27,12 +27,14 @@ from jobworker.supervisor.ipc import requests
 from jobworker.supervisor.ipc.messages import job_message
 from jobworker.supervisor.ipc.server import Client, Clients
 from jobworker.supervisor.job import (
+    AS_EVER,
     Happening,
     Job,
     Overflow,
     Reason,
     Request,
     State,
+    StopWay,
     after,
     end_reason,
 )
@@ -42,7 +44,7 @@ from jobworker.supervisor.local.keeper_link import KeeperLink
 from jobworker.supervisor.local.live_job import LiveJob
 from jobworker.supervisor.local.placement import Placement
 from jobworker.supervisor.local.pool import LauncherPool
-from jobworker.supervisor.local.stops import Stops
+from jobworker.supervisor.local.stops import Stops, signal_tree
 from jobworker.supervisor.output.pump import Pump
 from jobworker.supervisor.output.recorder import Keep, Recorder
 
@@ -129,10 +131,10 @@ class Supervisor:
             case requests.Start():
                 self._start(client, seq, call)
                 return
-            case requests.Stop(job_id, grace):
-                self.stop(self._live_again(job_id), grace)
-            case requests.Signal(job_id, number):
-                self._signal(job_id, number)
+            case requests.Stop(job_id, grace, way):
+                self.stop(self._live_again(job_id), grace, way=way)
+            case requests.Signal(job_id, number, to_all):
+                self._signal(job_id, number, to_all=to_all)
             case requests.Watch(job_id):
                 self._find(job_id)
                 client.watched.add(job_id)
@@ -252,15 +254,19 @@ class Supervisor:
         self.capture.listen(live)
         self.arm_timeout(live)
         if live.stop_after_start is not None:
-            self.stop(live, live.stop_after_start)
+            grace, way = live.stop_after_start
+            self.stop(live, grace, way=way)
 
-    def _signal(self, job_id: str, number: int) -> None:
-        self._find(job_id)
+    def _signal(self, job_id: str, number: int, *, to_all: bool) -> None:
+        job = self._find(job_id)
         live = self.jobs.get(job_id)
         try:
-            if live is None or live.job.state is State.ENDED:
+            if to_all:
+                signal_tree(job, number)
+            elif live is None or live.job.state is State.ENDED:
                 raise ProcessLookupError
-            live.signal_main(number)
+            else:
+                live.signal_main(number)
         except ProcessLookupError:
             raise AlreadyEnded(f"job {job_id} has ended: there is nothing to signal") from None
 
@@ -284,11 +290,17 @@ class Supervisor:
         if live.job.state is State.RUNNING and self.jobs.get(live.job.id) is live:
             self.stop(live, None, Reason.TIMED_OUT)
 
-    def stop(self, live: LiveJob, grace: float | None, why: Reason = Reason.STOPPED) -> None:
-        """End the job's tree, with `grace` seconds or the job's own."""
+    def stop(
+        self,
+        live: LiveJob,
+        grace: float | None,
+        why: Reason = Reason.STOPPED,
+        way: StopWay = AS_EVER,
+    ) -> None:
+        """End the job's tree, with `grace` seconds or the job's own, and so for the way."""
         seconds = live.job.request.grace if grace is None else grace
         if live.job.state is State.STARTING:
-            live.stop_after_start = seconds
+            live.stop_after_start = (seconds, way)
             self.starts.give_up_after(live, seconds)
             return
         if live.job.state is not State.ENDED:
@@ -296,7 +308,7 @@ class Supervisor:
                 live.job.reason = why
             live.job.state = after(live.job.state, Happening.STOP_ASKED)
             self.turn.update(live)
-        self.stops.begin(live, seconds)
+        self.stops.begin(live, seconds, way)
 
     def _remove(self, job_id: str) -> None:
         self._find(job_id)

@@ -148,7 +148,7 @@ def members(processes: Collection[Process], root: JobRoot) -> list[Process]:
     return sorted(found, key=lambda process: process.pid != root.pid)
 
 
-def send(processes: Iterable[Process], number: signal.Signals) -> None:
+def send(processes: Iterable[Process], number: int) -> None:
     """Send a signal to each that still is the process it was, and that this user may signal."""
     for process in processes:
         with contextlib.suppress(ProcessLookupError, FileNotFoundError, PermissionError):

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.supervisor.errors import NoSuchJob, SupervisorUnavailable
-from jobworker.supervisor.ipc.messages import error_of
+from jobworker.supervisor.ipc.messages import error_of, stop_message
 from jobworker.supervisor.ipc.snapshot import JobSnapshot
 from jobworker.supervisor.ipc.wire import FrameProtocol
+from jobworker.supervisor.job import AS_EVER, StopWay
 from jobworker.supervisor.keeper import packets
 
 # How long a request waits for a supervisor that is being restarted.
@@ -106,13 +107,20 @@ class SupervisorClient:
         """Why a job would not be started now, empty if it would. Raises InvalidRequest."""
         return (await self._call(ipc.Request(may_start=request))).refusal
 
-    async def stop(self, job_id: str, grace: float | None = None) -> JobSnapshot:
-        """Begin to end a job's tree; `grace` in seconds, None for the job's own."""
-        return await self._one(ipc.Request(stop=ipc.Stop(id=job_id, grace_seconds=grace)))
+    async def stop(
+        self, job_id: str, grace: float | None = None, way: StopWay = AS_EVER
+    ) -> JobSnapshot:
+        """Begin to end a job's tree; what is None or left open is the job's own.
 
-    async def signal(self, job_id: str, number: int) -> JobSnapshot:
-        """Signal a job's main process. Raises AlreadyEnded."""
-        return await self._one(ipc.Request(signal=ipc.Signal(id=job_id, signal=number)))
+        `grace` is in seconds.
+        """
+        stop = ipc.Stop(id=job_id, grace_seconds=grace, way=stop_message(way))
+        return await self._one(ipc.Request(stop=stop))
+
+    async def signal(self, job_id: str, number: int, *, to_all: bool = False) -> JobSnapshot:
+        """Signal a job's main process, or all of its processes. Raises AlreadyEnded."""
+        signal = ipc.Signal(id=job_id, signal=number, all=to_all)
+        return await self._one(ipc.Request(signal=signal))
 
     async def get(self, job_id: str) -> JobSnapshot:
         """The job as it is. Raises NoSuchJob."""

@@ -5,7 +5,7 @@ from jobworker.supervisor import errors
 from jobworker.supervisor.host.accounting import Usage
 from jobworker.supervisor.host.limits import Limits
 from jobworker.supervisor.host.users import SERVICE_USER
-from jobworker.supervisor.job import Job
+from jobworker.supervisor.job import Job, StopWay
 
 CODES: dict[type[errors.SupervisorError], ipc.Code] = {
     errors.InvalidRequest: ipc.INVALID,
@@ -48,7 +48,13 @@ def job_message(job: Job, *, gone: bool) -> ipc.Job:
         user_shared=job.request.account is None,
         isolation=ipc.Isolation.Name(job.request.profile),
         no_network=not job.request.network,
+        stop=stop_message(job.request.stop),
     )
+
+
+def stop_message(way: StopWay) -> ipc.StopWay:
+    """How a stop begins, as it is told."""
+    return ipc.StopWay(signal=way.signal, mode=ipc.StopMode.Name(way.mode))
 
 
 def limits_message(limits: Limits) -> ipc.Limits:

@@ -49,17 +49,19 @@ class MayStart(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """End a job's tree; `grace` in seconds, None for the job's own."""
+    """End a job's tree; what is None or left open in `way` is the job's own. `grace` in seconds."""
 
     id: str
     grace: float | None
+    way: job.StopWay
 
 
 class Signal(NamedTuple):
-    """Send a signal to a job's main process."""
+    """Send a signal to a job's main process, or to all of them."""
 
     id: str
     number: int
+    to_all: bool
 
 
 class Get(NamedTuple):
@@ -135,11 +137,14 @@ def _call(request: ipc.Request) -> Call:
         return verb(check_start(asked), _quotas(asked))
     if kind == "stop":
         grace = request.stop.grace_seconds if request.stop.HasField("grace_seconds") else None
-        return Stop(_job_id(request.stop.id), None if grace is None else _grace(grace))
+        return Stop(
+            _job_id(request.stop.id),
+            None if grace is None else _grace(grace),
+            _stop_way(request.stop.way),
+        )
     if kind == "signal":
-        if not 1 <= request.signal.signal <= 64:
-            raise InvalidRequest(f"signal {request.signal.signal} is not between 1 and 64")
-        return Signal(_job_id(request.signal.id), request.signal.signal)
+        asked_signal = request.signal
+        return Signal(_job_id(asked_signal.id), _signal(asked_signal.signal), asked_signal.all)
     if kind == "list":
         return _list(request.list)
     if kind == "observe":
@@ -200,7 +205,22 @@ def check_start(asked: ipc.Start) -> job.Request:
         limits=_limits(asked.limits, asked.timeout_seconds),
         profile=_profile(asked.isolation),
         network=not asked.no_network,
+        stop=_stop_way(asked.stop).or_else(job.DEFAULT_STOP),
     )
+
+
+def _signal(number: int) -> int:
+    if not 1 <= number <= 64:
+        raise InvalidRequest(f"signal {number} is not between 1 and 64")
+    return number
+
+
+def _stop_way(asked: ipc.StopWay) -> job.StopWay:
+    try:
+        mode = job.StopMode(asked.mode)
+    except ValueError:
+        raise InvalidRequest(f"{asked.mode} is not a way to stop a job") from None
+    return job.StopWay(_signal(asked.signal) if asked.signal else 0, mode)
 
 
 def _limits(asked: ipc.Limits, timeout: float) -> Limits:

@@ -6,7 +6,7 @@ from jobworker.proto import ipc_pb2 as ipc
 from jobworker.supervisor.host.accounting import Usage
 from jobworker.supervisor.host.isolation import Isolation, Profile
 from jobworker.supervisor.host.limits import Limits
-from jobworker.supervisor.job import Reason, State
+from jobworker.supervisor.job import Reason, State, StopMode, StopWay
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class JobSnapshot:
     user: str
     user_shared: bool
     isolation: Isolation
+    stop: StopWay
 
     @property
     def ended(self) -> bool:
@@ -91,6 +92,7 @@ class JobSnapshot:
             user=job.user,
             user_shared=job.user_shared,
             isolation=Isolation(Profile(job.isolation), not job.no_network),
+            stop=StopWay(job.stop.signal, StopMode(job.stop.mode)),
         )
 
 

@@ -14,7 +14,7 @@ from jobworker.supervisor.host import accounting
 from jobworker.supervisor.host.cgroup import Cgroup
 from jobworker.supervisor.host.isolation import Profile, program_of
 from jobworker.supervisor.host.tree import JobRoot
-from jobworker.supervisor.job import Job, State
+from jobworker.supervisor.job import Job, State, StopWay
 from jobworker.supervisor.keeper import packets
 from jobworker.supervisor.keeper.launcher import Spec
 from jobworker.supervisor.local.pool import Launcher
@@ -30,6 +30,7 @@ class LiveJob:
     program executes. `pidfd` is -1 when the main process has been reaped.
     `gone` says that no process of the job is left, `being_stopped` that its
     tree is being ended, `disk_full` that output could not be written before.
+    `stop_after_start` is the grace and the way of a stop that came too early.
     """
 
     job: Job
@@ -40,7 +41,7 @@ class LiveJob:
     gone: bool = False
     being_stopped: bool = False
     disk_full: bool = False
-    stop_after_start: float | None = None
+    stop_after_start: tuple[float, StopWay] | None = None
 
     @property
     def root(self) -> JobRoot:

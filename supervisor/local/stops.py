@@ -1,15 +1,17 @@
-"""Ending whole trees: SIGTERM to every process, a grace period, SIGKILL until none is left."""
+"""Ending whole trees: a signal to all or the main process, a grace period, SIGKILL to the rest."""
 
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from jobworker.supervisor.host import tree
 from jobworker.supervisor.host.cgroup import Cgroup
 from jobworker.supervisor.host.isolation import Profile
+from jobworker.supervisor.job import Job, State, StopMode, StopWay
 from jobworker.supervisor.local.live_job import LiveJob, signal_process
 
 # How often a tree that is being ended is looked at: soon at first, then less
@@ -23,6 +25,22 @@ class _Stop:
     live: LiveJob
     # When the grace period ends, on the loop's clock.
     deadline: float
+    way: StopWay
+    # Whether every process has been sent the signal.
+    told_all: bool = False
+
+    def tell(self) -> None:
+        """Send the signal that is due now: once to the main process, once to what it leaves."""
+        if self.way.mode is not StopMode.MAIN or not _main_lives(self.live):
+            self.told_all = True
+            with contextlib.suppress(ProcessLookupError):
+                signal_tree(self.live.job, self.way.signal)
+                # So that a stopped process gets to see its signal.
+                signal_tree(self.live.job, signal.SIGCONT)
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                self.live.signal_main(self.way.signal)
+                self.live.signal_main(signal.SIGCONT)
 
 
 class Stops:
@@ -35,20 +53,25 @@ class Stops:
         self._timer: asyncio.Handle | None = None
         self._pause = FIRST_LOOK_SECONDS
 
-    def begin(self, live: LiveJob, grace: float) -> None:
-        """SIGTERM the job's tree now, SIGKILL what is left after `grace` seconds.
+    def begin(self, live: LiveJob, grace: float, way: StopWay) -> None:
+        """Signal the job now, SIGKILL what is left of its tree after `grace` seconds.
 
-        A stop already in progress is only ever hastened.
+        What `way` leaves open is the job's own. A stop already in progress is
+        only ever hastened; it sends another signal if another way is asked for.
         """
         deadline = self._loop.time() + grace
         known = self._stops.get(live.job.id)
-        if known is not None:
-            known.deadline = min(known.deadline, deadline)
-        else:
-            self._stops[live.job.id] = _Stop(live, deadline)
+        if known is None:
+            way = way.or_else(live.job.request.stop)
+            known = self._stops[live.job.id] = _Stop(live, deadline, way)
             live.being_stopped = True
             if grace > 0:
-                _terminate(live)
+                known.tell()
+        else:
+            known.deadline = min(known.deadline, deadline)
+            if grace > 0 and known.way != (way := way.or_else(known.way)):
+                known.way = way
+                known.tell()
         self._look_soon()
 
     def _look_soon(self) -> None:
@@ -70,6 +93,8 @@ class Stops:
         for stop in list(self._stops.values()):
             if now >= stop.deadline:
                 _kill(stop.live, processes)
+            elif not stop.told_all and not _main_lives(stop.live):
+                stop.tell()
             if not _any_left(stop.live, processes):
                 del self._stops[stop.live.job.id]
                 stop.live.being_stopped = False
@@ -80,31 +105,39 @@ class Stops:
             self._pause = min(LONGEST_LOOK_SECONDS, self._pause * 1.5)
 
 
-def _terminate(live: LiveJob) -> None:
-    # SIGCONT, so that a stopped process gets to see its SIGTERM.
-    for number in (signal.SIGTERM, signal.SIGCONT):
-        # Bubblewrap would end, and with it what the job's end is told by.
-        spared = live.job.pid if live.job.request.profile is Profile.PRIVATE else 0
-        if live.cgroup is not None:
-            _signal_cgroup(live.cgroup, number, spared)
-        else:
-            members = tree.members(tree.snapshot(), live.root)
-            tree.send([process for process in members if process.pid != spared], number)
+def _main_lives(live: LiveJob) -> bool:
+    return live.job.state is not State.ENDED and not live.main_exited()
+
+
+def signal_tree(job: Job, number: int) -> None:
+    """Send a signal to every process of the job. Raises ProcessLookupError when there is none."""
+    # Bubblewrap would end, and with it what the job's end is told by.
+    spared = job.pid if job.request.profile is Profile.PRIVATE else 0
+    if job.cgroup:
+        cgroup = Cgroup(Path(job.cgroup))
+        found = [pid for pid in cgroup.pids() if pid != spared]
+        _signal_cgroup(cgroup, found, number)
+    else:
+        root = tree.JobRoot(job.id, job.pid, job.pid_start)
+        members = [one for one in tree.members(tree.snapshot(), root) if one.pid != spared]
+        found = [one.pid for one in members]
+        tree.send(members, number)
+    if not found:
+        raise ProcessLookupError(f"nothing is left of job {job.id}")
 
 
 def _kill(live: LiveJob, processes: Sequence[tree.Process]) -> None:
     if live.cgroup is None:
         tree.send(tree.members(processes, live.root), signal.SIGKILL)
     elif not live.cgroup.kill():
-        _signal_cgroup(live.cgroup, signal.SIGKILL)
+        _signal_cgroup(live.cgroup, live.cgroup.pids(), signal.SIGKILL)
 
 
-def _signal_cgroup(cgroup: Cgroup, number: signal.Signals, spared: int = 0) -> None:
-    for pid in cgroup.pids():
-        if pid != spared:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                # Between reading the PID and opening it, it may have changed hands.
-                signal_process(pid, number, partial(_holds, cgroup, pid))
+def _signal_cgroup(cgroup: Cgroup, pids: Iterable[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            # Between reading the PID and opening it, it may have changed hands.
+            signal_process(pid, number, partial(_holds, cgroup, pid))
 
 
 def _holds(cgroup: Cgroup, pid: int) -> bool:

@@ -1,6 +1,7 @@
 """How a job is written, as text and as JSON."""
 
 import json
+import signal
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -42,6 +43,8 @@ RUNNING = Job(
     user_shared=False,
     isolation="private",
     network=False,
+    stop_signal=signal.SIGTERM,
+    stop_mode="tree",
     limits=Limits(2**20, 0.5, None, 64, None),
     usage=None,
     detail="",
@@ -169,3 +172,14 @@ def test_usage_that_the_host_cannot_tell_is_left_out() -> None:
 def test_usage_of_nothing_is_not_usage_that_is_not_known() -> None:
     usage = read_usage(pb.Usage(readBytes=0, writtenBytes=2048, peakMemoryBytes=2**20))
     assert usage_text(usage) == "peak memory 1.0 MiB, read 0 B, written 2.0 KiB"
+
+
+def test_how_a_stop_begins_is_told_if_it_is_not_as_ever() -> None:
+    other = replace(RUNNING, stop_signal=signal.SIGINT, stop_mode="main")
+    assert "Stops by:  SIGINT to its main process" in job_text(other, NOW)
+    assert "Stops by:  SIGQUIT to all its processes" in job_text(
+        replace(RUNNING, stop_signal=signal.SIGQUIT), NOW
+    )
+    assert "Stops by" not in job_text(RUNNING, NOW)
+    # What an older server says nothing of.
+    assert "Stops by" not in job_text(replace(RUNNING, stop_signal=0, stop_mode="unspecified"), NOW)
