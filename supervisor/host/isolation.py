@@ -105,9 +105,11 @@ def private_options(
     *,
     network: bool,
     cwd: str,
+    shared_home: str,
 ) -> list[str]:
     """The options of bwrap(1) for a private job of this user (None: the service's own).
 
+    That one's home, `shared_home`, is not the job's: it finds an empty directory there.
     Later mounts go over earlier ones: first all is read-only, then what is
     others' is emptied, last the job's own home comes back.
     """
@@ -127,6 +129,8 @@ def private_options(
     options += ["--ro-bind-try", _RESOLVER, _RESOLVER]
     if account is not None and account.owns_home():
         options += ["--bind", account.home, account.home]
+    if account is None and emptied & set(Path(shared_home).parents):
+        options += ["--dir", shared_home]
     options += ["--cap-drop", "ALL", "--chdir", cwd]
     return options
 

@@ -62,6 +62,20 @@ def _name_of(uid: int) -> str:
 SERVICE_USER = _name_of(os.geteuid())
 
 
+def service_environment() -> dict[str, str]:
+    """The variables that login(1) would set for the service's own user.
+
+    A user that no directory knows, as containers have them, has what the service has.
+    """
+    uid = os.geteuid()
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        home, shell = os.environ.get("HOME", "/"), os.environ.get("SHELL", "")
+        return Account(SERVICE_USER, uid, os.getegid(), (), home, shell).environment()
+    return Account(entry.pw_name, uid, entry.pw_gid, (), entry.pw_dir, entry.pw_shell).environment()
+
+
 class UsersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Unix users for the jobs of identities: by CN (`names`), else by OU (`tenants`).
 

@@ -28,6 +28,11 @@ PR_SET_NO_NEW_PRIVS = 38
 # Looked up once, in the keeper, for all that are forked from it.
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
+# The soft limit of open files that this process was started with. The keeper
+# imports this before it raises its own for the many descriptors that it holds;
+# programs that use select(2), or close all that may be open, count on the lower.
+_OPEN_FILES, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+
 # The exit status of a launcher that could not execute its job's program.
 FAILED = 127
 
@@ -118,6 +123,8 @@ def _confine(spec: Spec) -> None:
     From here to execve(2) the kernel keeps others of that user away from this
     process: a change of user makes it not dumpable (prctl(2), PR_SET_DUMPABLE).
     """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, most))
     for number, limit in spec.resource_limits:
         _, hard = resource.getrlimit(number)
         # Only root may raise a hard limit; what is lower already is limit enough.

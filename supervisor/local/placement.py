@@ -9,7 +9,7 @@ from jobworker.supervisor.host.cgroup import JobCgroups
 from jobworker.supervisor.host.isolation import Profile, bubblewrap, private_options
 from jobworker.supervisor.host.limits import check_kept
 from jobworker.supervisor.host.tree import mark_of
-from jobworker.supervisor.host.users import Account, Users
+from jobworker.supervisor.host.users import Account, Users, service_environment
 from jobworker.supervisor.job import Request
 from jobworker.supervisor.keeper.launcher import TOKEN_VARIABLE, Spec
 
@@ -20,6 +20,7 @@ class Placement:
     def __init__(self, config: SupervisorConfig, cgroups: JobCgroups | None) -> None:
         self._config = config
         self._users = Users(config.users)
+        self._service = service_environment()
         self._cgroups = cgroups
 
     @property
@@ -57,6 +58,7 @@ class Placement:
         """The orders for a launcher."""
         account = request.account
         environment = {
+            **({} if account else self._service),
             **self._config.environment,
             **(account.environment() if account else {}),
             **request.environment,
@@ -92,7 +94,14 @@ class Placement:
         hidden = (self._config.state_dir, *self._config.isolation.hidden)
         return [
             bubblewrap(),
-            *private_options(account, others, hidden, network=request.network, cwd=request.cwd),
+            *private_options(
+                account,
+                others,
+                hidden,
+                network=request.network,
+                cwd=request.cwd,
+                shared_home=self._service["HOME"],
+            ),
         ]
 
 

@@ -4,6 +4,8 @@ import asyncio
 import errno
 import json
 import os
+import pwd
+import resource
 import shutil
 import signal
 import sqlite3
@@ -27,6 +29,7 @@ from jobworker.supervisor import (
     InvalidRequest,
     Job,
     JobSnapshot,
+    Limits,
     NoSuchJob,
     Reason,
     State,
@@ -133,15 +136,68 @@ def test_the_environment_is_what_is_allowed_and_no_more(
         job = worker.start(["env", "-0"], env={"EXTRA": "1\n2", "LANG": "C"})
         variables = dict(line.split(b"=", 1) for line in output(job).split(b"\0") if line)
     wanted = {**BASE_ENVIRONMENT, "LANG": "C", "EXTRA": "1\n2", "JOBWORKER_JOB_ID": job.id}
+    wanted |= own_variables()
     assert variables == {name.encode(): text.encode() for name, text in wanted.items()}
 
 
 def test_the_environment_that_jobs_inherit_is_a_setting(site: Site) -> None:
     with site.worker(environment={"PATH": "/bin", "A": "b"}) as worker:
         job = worker.start(["env"])
-        assert sorted(output(job).split()) == sorted(
-            [b"PATH=/bin", b"A=b", f"JOBWORKER_JOB_ID={job.id}".encode()]
-        )
+        wanted = {**own_variables(), "PATH": "/bin", "A": "b", "JOBWORKER_JOB_ID": job.id}
+        lines = output(job).decode().splitlines()
+        assert sorted(lines) == sorted(f"{name}={text}" for name, text in wanted.items())
+
+
+def test_a_job_has_the_variables_of_its_user(site: Site) -> None:
+    """Without users of their own, jobs had no HOME, USER, LOGNAME and SHELL."""
+    with site.worker() as worker:
+        job = worker.start(["sh", "-c", 'cd; echo "$HOME $PWD $USER $LOGNAME $SHELL"'])
+        own = own_variables()
+        assert output(job).decode().split() == [
+            own["HOME"],
+            own["HOME"],
+            own["USER"],
+            own["LOGNAME"],
+            own["SHELL"],
+        ]
+        mine = worker.start(["sh", "-c", 'echo "$HOME"'], env={"HOME": "/elsewhere"})
+        assert output(mine) == b"/elsewhere\n"
+    with site.worker(environment={"PATH": "/bin:/usr/bin", "HOME": "/srv"}) as worker:
+        assert output(worker.start(["sh", "-c", 'echo "$HOME"'])) == b"/srv\n"
+
+
+def test_a_private_job_finds_a_home_of_its_own(site: Site) -> None:
+    if not Path("/usr/bin/bwrap").exists():
+        pytest.skip("needs bubblewrap")
+    with site.worker(isolation={"profile": "private"}) as worker:
+        job = worker.start(["sh", "-c", "cd && pwd && ls -A"])
+        assert output(job).decode() == f"{own_variables()['HOME']}\n"
+
+
+def test_open_files_are_limited_as_they_were_for_the_server(site: Site) -> None:
+    """The keeper raised its own soft limit, and all jobs had that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lower = min(soft, hard - 1, 700)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lower, hard))
+    try:
+        with site.worker() as worker:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            job = worker.start(["sh", "-c", "ulimit -Sn; ulimit -Hn"])
+            assert [int(line) for line in output(job).split()] == [lower, hard]
+            site.signal_supervisor()
+            again = worker.start(["sh", "-c", "ulimit -Sn; ulimit -Hn"])
+            assert [int(line) for line in output(again).split()] == [lower, hard]
+            asked = worker.start(["sh", "-c", "ulimit -Sn"], limits=Limits(open_files=lower + 1))
+            assert output(asked) == f"{lower + 1}\n".encode()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def own_variables() -> dict[str, str]:
+    """What login(1) would set for whom the tests run as."""
+    me = pwd.getpwuid(os.geteuid())
+    names = {"USER": me.pw_name, "LOGNAME": me.pw_name}
+    return {**names, "HOME": me.pw_dir, "SHELL": me.pw_shell or "/bin/sh"}
 
 
 def test_a_program_is_looked_up_on_the_jobs_own_path(site: Site, tmp_path: Path) -> None:
