@@ -21,6 +21,10 @@ class TurnedAway(ApiError):
     """A verified client has reached a limit of connections; the message is for the client."""
 
 
+class Http2Abuse(ApiError):
+    """A client sends what no client of good will does; the message completes `ended: `."""
+
+
 class BackendUnavailable(ApiError):
     """gRPC does not take the edge's connections."""
 

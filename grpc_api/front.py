@@ -43,8 +43,10 @@ from jobworker.supervisor.keeper.config import REFUSED
 
 log = logging.getLogger(__name__)
 
-# How long calls in progress have to end by themselves when the service ends.
+# How long handshakes and calls in progress have to end by themselves when the front ends.
 END_SECONDS = 1.0
+# How long gRPC may take to begin a call that it was handed.
+HANDED_SECONDS = 0.25
 _OPTIONS = (
     ("grpc.max_concurrent_streams", 10_000),
     # The largest StartRequest the supervisor takes is 1 MiB.
@@ -103,7 +105,11 @@ async def _serve(config: ServerConfig, line: packets.Line) -> None:
     server.add_insecure_port(f"unix:{backend}")
     await server.start()
     edge.serve_output(_output_service(config, guard, calls, supervisor).serve)
-    host, port = await edge.start(*config.address())
+    host, port = await edge.start(*config.address(), line.listening)
+    # The keeper holds them, too, so that clients can connect while there is no front.
+    line.send(("listening",), edge.listening())
+    for kept in line.listening:
+        kept.close()
     if config.metrics.listen:
         # Those who do without need not wait for the import.
         from jobworker.grpc_api.upkeep.metrics import Counted, serve_metrics
@@ -116,7 +122,13 @@ async def _serve(config: ServerConfig, line: packets.Line) -> None:
         keep_reloading(watch, sources, health.tell),
         keep_recording(supervisor, trail, config.audit),
     )
-    await server.stop(END_SECONDS)
+    await edge.close(END_SECONDS)
+    await _caught_up(calls, edge.streams)
+    # gRPC tells the clients to connect anew (GOAWAY, RFC 9113, 6.8), and so those
+    # whose calls end here find the next front.
+    stopping = asyncio.ensure_future(server.stop(2 * END_SECONDS))
+    await guard.finish(END_SECONDS)
+    await stopping
     await edge.stop(END_SECONDS)
 
 
@@ -131,6 +143,17 @@ async def _work_until_gone(
         if one.done():
             one.result()
         one.cancel()
+
+
+async def _caught_up(calls: CallCounter, streams: int) -> None:
+    """Wait until gRPC has begun the calls it was handed: those in between it would drop.
+
+    Not for long, as it begins none for a stream that breaks its rules.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + HANDED_SECONDS
+    while calls.begun < streams and loop.time() < deadline:
+        await asyncio.sleep(0.002)
 
 
 def _output_service(

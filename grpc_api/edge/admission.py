@@ -21,6 +21,11 @@ class EdgeLimits:
     connections_per_name: int = 128
     handshakes: int = 256
     handshake_seconds: float = 10.0
+    # Of one call's headers; gRPC itself answers those above 16 KiB with an error.
+    header_bytes: int = 64 * 1024
+    # Resets, pings, settings and the like of one connection: so many at once, and a
+    # tenth of that each second. A client that follows 1000 jobs may end all at once.
+    idle_frames: int = 2000
     # How long a client is listened to after its last byte was sent, so that it
     # can read it: closing on unread input resets the connection (RFC 1122, 4.2.2.13).
     farewell_seconds: float = 2.0

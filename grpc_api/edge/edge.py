@@ -10,7 +10,7 @@ import logging
 import resource
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,11 +24,11 @@ from jobworker.grpc_api.edge.connection import (
     Live,
     check_private,
     connect,
-    either,
     happens,
 )
 from jobworker.grpc_api.edge.credentials import TlsFiles
 from jobworker.grpc_api.edge.farewell import farewell
+from jobworker.grpc_api.edge.frames import ClientFrames
 from jobworker.grpc_api.edge.handshake import Handshake
 from jobworker.grpc_api.edge.listener import Listener, listen
 from jobworker.grpc_api.edge.output_connection import OutputConnection
@@ -75,12 +75,22 @@ class Edge:
         self._tasks: set[asyncio.Task[None]] = set()
         # Oldest first; those not relaying, which give way when there are too many.
         self._passing: dict[asyncio.Task[None], None] = {}
+        # Those that gRPC has not answered yet, and what tells that there are none.
+        self._arriving: set[asyncio.Task[None]] = set()
+        self._closing: asyncio.Event | None = None
+        self._relays: set[Relay] = set()
+        # Calls that were begun on connections that have ended.
+        self._streams = 0
         self._live: dict[Live, None] = {}
         # One for all: what is read is used up before the next read.
         self._buffer = memoryview(bytearray(_READ_BYTES))
 
-    async def start(self, host: str, port: int) -> tuple[str, int]:
+    async def start(
+        self, host: str, port: int, kept: Iterable[socket.socket] = ()
+    ) -> tuple[str, int]:
         """Listen on one more address and return it; port 0 takes a free one.
+
+        A socket of `kept` that listens there is taken over, as a copy.
 
         Raises:
             ListenError: The address cannot be listened on.
@@ -88,7 +98,7 @@ class Edge:
         """
         check_private(self._backend)
         _warn_of_few_descriptors(self._limits)
-        listener = Listener(await listen(host, port), self._accepted)
+        listener = Listener(await listen(host, port, kept), self._accepted)
         self._listeners.append(listener)
         return listener.address
 
@@ -96,15 +106,39 @@ class Edge:
         """Have connections that carry output without gRPC served by this from now on."""
         self._serve_output = serve
 
+    def listening(self) -> tuple[int, ...]:
+        """The descriptors of the sockets listened on."""
+        return tuple(listener.fileno() for listener in self._listeners)
+
+    async def close(self, seconds: float) -> None:
+        """Accept no more, and wait until gRPC knows those that were; at most so long.
+
+        A client whose handshake is cut short takes that for a failed attempt to
+        connect. Calls that begin later on connections there are do not reach
+        gRPC; when it ends, it tells the client that they did not.
+        """
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        self._closing = asyncio.Event()
+        if self._arriving and not await happens(self._closing, seconds):
+            _log.info("ending with %d connections that were not complete", len(self._arriving))
+        for relay in self._relays:
+            relay.frames.close()
+
+    @property
+    def streams(self) -> int:
+        """How many calls gRPC has been handed since the start."""
+        return self._streams + sum(relay.frames.streams for relay in self._relays)
+
     async def stop(self, grace: float) -> None:
         """Accept no more, and end what has not ended by itself after `grace` seconds.
 
         gRPC, told to stop at the same time, ends the connections as their last
         calls do.
         """
-        for listener in self._listeners:
-            listener.close()
-        self._listeners.clear()
+        if self._listeners:
+            await self.close(0)
         if self._tasks:
             _, unfinished = await asyncio.wait(self._tasks, timeout=grace)
             for task in unfinished:
@@ -173,12 +207,20 @@ class Edge:
         task = asyncio.get_running_loop().create_task(self._serve(accepted, address))
         self._tasks.add(task)
         self._passing[task] = None
+        self._arriving.add(task)
         task.add_done_callback(self._served)
         # A task that is cancelled before its first step closes nothing itself.
         task.add_done_callback(lambda _: accepted.close())
 
+    def _arrived(self, task: asyncio.Task[None]) -> None:
+        """A connection has got to where it is served, or has ended."""
+        self._arriving.discard(task)
+        if self._closing is not None and not self._arriving:
+            self._closing.set()
+
     def _served(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._arrived(task)
         self._passing.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a connection ended by a fault of the server", exc_info=error)
@@ -202,10 +244,7 @@ class Edge:
         """Everything but the last words, which are returned."""
         try:
             client = await self._meet(session, handshake, address)
-            if session.protocol == OUTPUT:
-                await self._give_output(session, transport, client, address)
-            else:
-                await self._admit(session, transport, client, address)
+            await self._admit(session, transport, client, address)
         except HandshakeRefused as refusal:
             self.refused["handshake"] += 1
             _log.info("refused a connection from %s: %s", address, refusal)
@@ -227,38 +266,18 @@ class Edge:
     async def _admit(
         self, session: TlsSession, transport: asyncio.Transport, client: Client, address: str
     ) -> None:
+        """Serve a verified client, in the way the handshake agreed on."""
+        way = self._output if session.protocol == OUTPUT else self._relay
         try:
             with self._admission.admit(client.name), self._settled():
-                async with self._relay(session, transport, client.identity, address) as relay:
-                    with self._living(relay, client, address) as live:
+                async with way(session, transport, client.identity, address) as ends:
+                    with self._living(ends, client, address) as live:
                         await live.run()
         except TurnedAway as refusal:
             self._turned_away(client, address, refusal)
             # Long enough for its first calls to be answered with the reason.
-            async with self._relay(session, transport, refusal, address) as relay:
-                await happens(relay.ended, self._limits.farewell_seconds)
-
-    async def _give_output(
-        self, session: TlsSession, transport: asyncio.Transport, client: Client, address: str
-    ) -> None:
-        if self._serve_output is None:
-            raise HandshakeRefused("it asks for output without gRPC, which is not served here")
-        connection = OutputConnection(session, transport, self._buffer)
-        try:
-            with (
-                self._admission.admit(client.name),
-                self._settled(),
-                self._living(connection, client, address) as live,
-            ):
-                connection.start()
-                await either(live.run(), self._serve_output(connection, client.identity, address))
-        except TurnedAway as refusal:
-            self._turned_away(client, address, refusal)
-            connection.start()
-            await either(
-                happens(connection.ended, self._limits.farewell_seconds),
-                self._serve_output(connection, refusal, address),
-            )
+            async with way(session, transport, refusal, address) as ends:
+                await happens(ends.ended, self._limits.farewell_seconds)
 
     def _turned_away(self, client: Client, address: str, refusal: TurnedAway) -> None:
         self.refused["limit"] += 1
@@ -279,23 +298,64 @@ class Edge:
     async def _relay(
         self, session: TlsSession, transport: asyncio.Transport, guest: Guest, address: str
     ) -> AsyncIterator[Relay]:
+        """Have gRPC serve the client."""
         name = self._peers.register(guest, address)
-        relay = Relay(session, transport, self._buffer, name, partial(self._peers.forget, name))
+        relay = Relay(
+            session,
+            transport,
+            self._buffer,
+            ClientFrames(self._limits.header_bytes, self._limits.idle_frames),
+            name,
+            give_up_name=partial(self._peers.forget, name),
+            answered=partial(self._arrived, _this_task()),
+        )
         try:
+            self._relays.add(relay)
+            if self._closing is not None:
+                relay.frames.close()
             await relay.start(connect(self._backend, name))
             yield relay
         finally:
             relay.release()
+            self._relays.discard(relay)
+            self._streams += relay.frames.streams
+        if relay.fault is not None:
+            self.refused["abuse"] += 1
+            _log.warning("ended a connection from %s: %s", address, relay.fault)
+
+    @asynccontextmanager
+    async def _output(
+        self, session: TlsSession, transport: asyncio.Transport, guest: Guest, address: str
+    ) -> AsyncIterator[OutputConnection]:
+        """Serve the client the output of one job, without gRPC."""
+        if self._serve_output is None:
+            raise HandshakeRefused("it asks for output without gRPC, which is not served here")
+        connection = OutputConnection(session, transport, self._buffer)
+        connection.start()
+        self._arrived(_this_task())
+        serving = asyncio.ensure_future(self._serve_output(connection, guest, address))
+        serving.add_done_callback(lambda _: connection.end())
+        try:
+            yield connection
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+        if not serving.cancelled():
+            serving.result()
 
     @contextmanager
     def _settled(self) -> Iterator[None]:
         """Take the current task from among those that give way to new ones."""
-        task = cast("asyncio.Task[None]", asyncio.current_task())
+        task = _this_task()
         self._passing.pop(task, None)
         try:
             yield
         finally:
             self._passing[task] = None
+
+
+def _this_task() -> "asyncio.Task[None]":
+    return cast("asyncio.Task[None]", asyncio.current_task())
 
 
 def _warn_of_few_descriptors(limits: EdgeLimits) -> None:

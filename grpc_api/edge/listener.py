@@ -4,7 +4,7 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from jobworker.grpc_api.errors import ListenError
 
@@ -38,8 +38,12 @@ class Listener:
         name = self._socket.getsockname()
         return str(name[0]), int(name[1])
 
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
+
     def close(self) -> None:
-        """Accept no more; connections in the backlog are reset."""
+        """Accept no more; the backlog is reset, unless another process has the socket, too."""
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._socket.fileno())
@@ -86,10 +90,11 @@ def _set_up(connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-async def listen(host: str, port: int) -> socket.socket:
+async def listen(host: str, port: int, kept: Iterable[socket.socket] = ()) -> socket.socket:
     """Return a socket listening on an address, IPv4 or IPv6, or on a name's first one.
 
-    `::` takes IPv4 as well.
+    `::` takes IPv4 as well. One of `kept` that listens there already is taken
+    in place of a new one: who has connected to it meanwhile waits in its backlog.
 
     Raises:
         ListenError: The name is unknown, or the address in use or not this host's.
@@ -98,6 +103,9 @@ async def listen(host: str, port: int) -> socket.socket:
     try:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, *_, address = found[0]
+        for listening in kept:
+            if listening.family == family and _is_bound_to(listening, address[:2]):
+                return listening.dup()
         listening = socket.create_server(
             address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=address[0] == "::"
         )
@@ -107,6 +115,11 @@ async def listen(host: str, port: int) -> socket.socket:
         raise ListenError(f"cannot listen on {host}:{port}: {reason}") from error
     listening.setblocking(False)
     return listening
+
+
+def _is_bound_to(listening: socket.socket, address: tuple[object, object]) -> bool:
+    host, port = listening.getsockname()[:2]
+    return address in ((host, port), (host, 0))
 
 
 def printable_address(address: tuple[str, int] | tuple[str, int, int, int]) -> str:

@@ -48,7 +48,7 @@ class OutputConnection(asyncio.BufferedProtocol):
         self._transport.set_protocol(self)
         self._transport.set_write_buffer_limits(_BACKLOG_BYTES)
         if self._transport.is_closing():
-            self._end()
+            self.end()
             return
         # The last packet of a handshake often carries the request.
         self._take()
@@ -73,12 +73,12 @@ class OutputConnection(asyncio.BufferedProtocol):
     def finish(self, end: OutputEnd) -> None:
         """Send the last frame, after which the transport is the caller's. Raises ReaderGone."""
         self._write(OutputFrame(end=end), b"")
-        self._end()
+        self.end()
 
     def cut(self) -> None:
         """End it now; what is still on its way is lost."""
         self._transport.abort()
-        self._end()
+        self.end()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the client's next bytes go."""
@@ -92,13 +92,13 @@ class OutputConnection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """The client wants no more."""
-        self._end()
+        self.end()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
         del exc
-        self._end()
+        self.end()
 
     def pause_writing(self) -> None:
         """The client does not read as fast as we write."""
@@ -129,13 +129,13 @@ class OutputConnection(asyncio.BufferedProtocol):
                 self._received += plaintext
         except ssl.SSLError:
             self._transport.write(self._session.outgoing())
-            self._end()
+            self.end()
             return
         if replies := self._session.outgoing():
             self._transport.write(replies)
         self._read_request()
         if self._session.ended:
-            self._end()
+            self.end()
 
     def _read_request(self) -> None:
         if len(self._received) < _LENGTH.size:
@@ -144,11 +144,12 @@ class OutputConnection(asyncio.BufferedProtocol):
         end = _LENGTH.size + length
         if end > _MOST_REQUEST_BYTES or len(self._received) > end:
             # It does not speak our protocol: nothing follows a request.
-            self._end()
+            self.end()
         elif len(self._received) == end and not self._request.done():
             self._request.set_result(bytes(self._received[_LENGTH.size :]))
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Nothing more is to be sent or received."""
         self.input_ended.set()
         self.ended.set()
         self._room.set()

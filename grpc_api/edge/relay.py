@@ -10,7 +10,9 @@ import socket
 import ssl
 from collections.abc import Callable
 
+from jobworker.grpc_api.edge.frames import ClientFrames
 from jobworker.grpc_api.edge.session import TlsSession
+from jobworker.grpc_api.errors import Http2Abuse
 
 
 class Relay:
@@ -26,15 +28,24 @@ class Relay:
         session: TlsSession,
         client: asyncio.Transport,
         buffer: memoryview,
+        frames: ClientFrames,
         name: str,
         give_up_name: Callable[[], None],
+        answered: Callable[[], None],
     ) -> None:
-        """`give_up_name` is called before the backend's socket is closed, which frees `name`."""
+        """`give_up_name` is called before the backend's socket is closed, which frees `name`.
+
+        `answered` is called when gRPC has said something: it has the connection.
+        """
         self.name = name
+        self.frames = frames
+        # Why it was cut, if the client is to blame.
+        self.fault: Http2Abuse | None = None
         self._session = session
         self._client = client
         self._buffer = buffer
         self._give_up_name = give_up_name
+        self._answered: Callable[[], None] | None = answered
         self._backend: asyncio.Transport | None = None
         self._client_full = False
         self._backend_full = False
@@ -74,6 +85,9 @@ class Relay:
 
     def _backend_sent(self, plaintext: memoryview) -> None:
         """Bytes from gRPC came in."""
+        if self._answered is not None:
+            self._answered()
+            self._answered = None
         if self._client.is_closing():
             return
         try:
@@ -138,7 +152,11 @@ class Relay:
             for plaintext in self._session.decrypt():
                 if backend.is_closing():
                     return
-                backend.write(plaintext)
+                backend.write(self.frames.take(plaintext))
+        except Http2Abuse as fault:
+            self.fault = fault
+            self.cut()
+            return
         except ssl.SSLError:
             self._client.write(self._session.outgoing())
             self._client_said_all()

@@ -18,6 +18,8 @@ class CallCounter(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # gener
 
     def __init__(self) -> None:
         self.ended: Counter[tuple[str, str]] = Counter()
+        # Those of methods that are not there, too.
+        self.begun = 0
 
     async def intercept_service(
         self,
@@ -27,6 +29,7 @@ class CallCounter(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # gener
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "grpc.RpcMethodHandler[Any, Any]":
         """Have the call counted when it ends (grpc.aio.ServerInterceptor)."""
+        self.begun += 1
         handler = await continuation(handler_call_details)
         if handler is None:
             # A method that is not there: its name is the client's to choose.

@@ -113,15 +113,23 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
             log.info("ended a call: %s", verdict.error)
             self._trail.note(caller, verdict)
 
+    async def finish(self, seconds: float) -> None:
+        """End the calls that wait for something, and the others if they take so long.
+
+        They end as a client repeats them, with UNAVAILABLE.
+        """
+        await self._open.finish(_ENDING, seconds)
+
     def _guard_other(self, behaviour: Any) -> Any:
         """Authenticate alone, for services that tell nothing of any job, such as health."""
 
         async def guarded(request: Any, context: _Context) -> Any:
             try:
                 self._authenticate(context)
+                async with self._open.serving(lasting=True):
+                    return await behaviour(request, context)
             except Refusal as error:
                 await refuse(context, error)
-            return await behaviour(request, context)
 
         return guarded
 
@@ -168,14 +176,12 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         """Serve an authenticated caller within the block, if they may call the method.
 
         Raises Refusal and NoSuchJob; also later, wherever the block waits, when
-        a new policy refuses it: see `review`.
+        a new policy refuses it (see `review`) or the front ends (see `finish`).
         """
         rule = self._rules[method]
-        call = await self._authorize(rule, request, caller)
-        if call.job is None:
-            yield call
-            return
-        async with self._open.serving(call.caller, rule.action, call.job):
+        async with self._open.serving(lasting=rule.lasting) as served:
+            call = await self._authorize(rule, request, caller)
+            served.caller, served.action, served.job = caller, rule.action, call.job
             yield call
 
     async def _authorize(self, rule: MethodRule, request: Any, caller: Caller) -> Call:
@@ -225,6 +231,13 @@ def unknown_client(error: IdentityError | TurnedAway) -> Refusal:
     if isinstance(error, TurnedAway):
         return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "CONNECTIONS", str(error))
     return _unauthenticated(str(error))
+
+
+_ENDING = Refusal(
+    grpc.StatusCode.UNAVAILABLE,
+    "FRONT_ENDING",
+    "this part of the server makes way for another: call again",
+)
 
 
 def _unauthenticated(reason: str) -> Refusal:

@@ -19,19 +19,23 @@ class About(Enum):
 
 
 class MethodRule(NamedTuple):
-    """Who may call a method: those who may do the action to what it is about."""
+    """Who may call a method: those who may do the action to what it is about.
+
+    `lasting` calls wait for what a job does: they are not waited for.
+    """
 
     action: str
     about: About
+    lasting: bool = False
 
 
 RULES: dict[str, MethodRule] = {
     "Start": MethodRule("start", About.NEW_JOB),
     "Stop": MethodRule("stop", About.ONE_JOB),
     "QueryStatus": MethodRule("status", About.ONE_JOB),
-    "GetOutput": MethodRule("output", About.ONE_JOB),
+    "GetOutput": MethodRule("output", About.ONE_JOB, lasting=True),
     "Signal": MethodRule("signal", About.ONE_JOB),
-    "Wait": MethodRule("status", About.ONE_JOB),
+    "Wait": MethodRule("status", About.ONE_JOB, lasting=True),
     "List": MethodRule("list", About.EACH_JOB),
     "Remove": MethodRule("stop", About.ONE_JOB),
     "Prune": MethodRule("stop", About.EACH_JOB),

@@ -29,6 +29,8 @@ from jobworker.supervisor.keeper.state_lock import DORMANT, SERVING, StateLock
 
 # Seconds that the front has to end by itself once told to.
 FRONT_END_SECONDS = 5.0
+# And the supervisor, to make way for another.
+SUPERVISOR_END_SECONDS = 30.0
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -62,6 +64,7 @@ class Keeper:
             if self._services.supervisor.mailbox is not None:
                 # It rings only for what is urgent.
                 self._drain(self._services.supervisor.mailbox)
+            self._kill_overdue()
             self._reap()
             self._report_exits()
 
@@ -93,6 +96,8 @@ class Keeper:
         ending = service.ended(exitcode)
         stopping = self._phase is Phase.STOPPING
         if ending is Ending.RETIRED:
+            if service is self._services.front and self._phase in (Phase.SERVING, Phase.DORMANT):
+                self._retire_supervisor()
             return
         if stopping and service is self._services.supervisor and exitcode == 0:
             self._end()
@@ -108,6 +113,7 @@ class Keeper:
         """Tell the front to end; when it has, so does the keeper."""
         self._phase = Phase.ENDING
         self._ending_since = time.monotonic()
+        self._services.listening.close()
         if self._services.front is not None:
             self._services.front.hang_up()
 
@@ -126,6 +132,8 @@ class Keeper:
         else:
             wanted = self._services.wanted(self._phase)
             times = [service.due for service in wanted if service.process is None]
+            retiring = [service.retires_by for service in self._services.all()]
+            times += [by for by in retiring if by is not None]
         return max(0.0, min(times) - time.monotonic()) + 0.001 if times else None
 
     # -- messages -------------------------------------------------------------
@@ -178,6 +186,10 @@ class Keeper:
 
     def _take_from_client(self, packet: packets.Packet, descriptors: tuple[int, ...]) -> None:
         """Hear the front out: it faces the network, and has nothing else to say."""
+        if packet == ("listening",) and self._services.front is not None:
+            if not self._services.listening.keep(descriptors):
+                log("ignored what the front listens on: it is not sockets that do")
+            return
         packets.close_all(descriptors)
         match packet:
             case ("up", _, str(address)) if self._services.front is not None:
@@ -222,6 +234,8 @@ class Keeper:
         elif signal.SIGUSR1 in numbers:
             self._enter(Phase.DORMANT)
             self._retire_all()
+            # Nobody will come to answer: who connects is better refused at once.
+            self._services.listening.close()
             log("dormant: the jobs run on, until a service is started here again")
 
     def _enter(self, phase: Phase) -> None:
@@ -250,13 +264,31 @@ class Keeper:
         log("upgrading: the jobs run on")
 
     def _retire_all(self) -> None:
-        """Have supervisor and front end without touching a job."""
+        """Have supervisor and front end without touching a job.
+
+        The front first: what it has been asked for it can finish while there is
+        a supervisor, and clients wait no longer than it takes the next front.
+        """
+        front = self._services.front
+        if front is None or front.process is None:
+            self._retire_supervisor()
+            return
+        front.retire(FRONT_END_SECONDS)
+        front.hang_up()
+
+    def _retire_supervisor(self) -> None:
+        supervisor = self._services.supervisor
+        supervisor.retire(SUPERVISOR_END_SECONDS)
+        if supervisor.mailbox is not None:
+            supervisor.mailbox.post(("retire",))
+
+    def _kill_overdue(self) -> None:
+        """End the services that were to make way for others and have not."""
         for service in self._services.all():
-            service.retire()
-        if self._services.supervisor.mailbox is not None:
-            self._services.supervisor.mailbox.post(("retire",))
-        if self._services.front is not None:
-            self._services.front.hang_up()
+            if service.retires_by is not None and time.monotonic() > service.retires_by:
+                log(f"{service.name}: killed, as it did not end by itself")
+                service.kill()
+                service.retire(FRONT_END_SECONDS)
 
     def _reap(self) -> None:
         """Collect every process that has ended."""

@@ -1,11 +1,15 @@
-"""What must survive the supervisor: descriptors of jobs, and exit statuses not yet on record."""
+"""What must survive supervisor and front: jobs' descriptors, listening sockets, exit statuses."""
 
 import resource
+import socket
 from collections.abc import Iterator
 
 from jobworker.supervisor.keeper import packets
 
 ExitReport = packets.Packet
+
+# The front faces the network: what it has the keeper hold is bounded.
+MAX_LISTENING = 8
 
 
 class DescriptorStore:
@@ -29,6 +33,47 @@ class DescriptorStore:
 
     def __len__(self) -> int:
         return len(self._kept)
+
+
+class Listening:
+    """The sockets on which the front listens: clients that connect while there is none wait."""
+
+    def __init__(self) -> None:
+        self._sockets: tuple[socket.socket, ...] = ()
+
+    def keep(self, descriptors: tuple[int, ...]) -> bool:
+        """Take these over in place of those before; False for what is not listening sockets.
+
+        They are closed then, and those before stay.
+        """
+        if len(descriptors) > MAX_LISTENING or not all(map(_listens, descriptors)):
+            packets.close_all(descriptors)
+            return False
+        self.close()
+        self._sockets = tuple(socket.socket(fileno=descriptor) for descriptor in descriptors)
+        return True
+
+    def close(self) -> None:
+        """Listen no longer: who connects from here on is refused."""
+        for listening in self._sockets:
+            listening.close()
+        self._sockets = ()
+
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """Those that are kept; they stay ours."""
+        return self._sockets
+
+
+def _listens(descriptor: int) -> bool:
+    """Whether it is a socket that accepts connections (socket(7), SO_ACCEPTCONN)."""
+    try:
+        with socket.socket(fileno=descriptor) as sock:
+            try:
+                return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+            finally:
+                sock.detach()
+    except OSError:
+        return False
 
 
 class ExitLedger:

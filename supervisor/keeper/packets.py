@@ -31,10 +31,14 @@ class Line(NamedTuple):
     The keeper does not wake up for packets but for a byte on the bell, or for
     reasons of its own: a start must not pay for waking a process that has
     nothing urgent to do. What has been sent is in the kernel and survives us.
+
+    `listening` are the sockets on which the service before listened.
     """
 
     control: socket.socket
     bell: socket.socket
+    # A keeper of before an upgrade sends no third field.
+    listening: tuple[socket.socket, ...] = ()
 
     def send(
         self, packet: "Packet", descriptors: tuple[int, ...] = (), *, urgent: bool = False

@@ -12,6 +12,7 @@ from multiprocessing.process import BaseProcess
 from jobworker.supervisor.keeper import child, packets
 from jobworker.supervisor.keeper.backoff import Backoff
 from jobworker.supervisor.keeper.config import REFUSED, KeeperConfig, ServiceConfig
+from jobworker.supervisor.keeper.ledger import Listening
 from jobworker.supervisor.keeper.mailbox import Mailbox
 
 
@@ -40,8 +41,9 @@ class Service:
         self.up = False
         self._backoff = Backoff()
         self._started = 0.0
-        # It has been told to make way for another.
-        self._retiring = False
+        # Until when it may end by itself, on the monotonic clock, if it has been told to
+        # make way for another.
+        self.retires_by: float | None = None
         # When to start it, on the monotonic clock.
         self.due = 0.0
 
@@ -56,9 +58,10 @@ class Service:
         self._started = time.monotonic()
         self.up = False
 
-    def retire(self) -> None:
-        """Its process, if it has one, is going to end for another's sake."""
-        self._retiring = self.process is not None
+    def retire(self, seconds: float) -> None:
+        """Its process, if it has one, is going to end for another's sake, within so long."""
+        if self.process is not None:
+            self.retires_by = time.monotonic() + seconds
 
     def hang_up(self) -> None:
         """Close its socket, which tells its process to end."""
@@ -76,8 +79,8 @@ class Service:
         lived = time.monotonic() - self._started
         self.hang_up()
         self.process = None
-        if self._retiring:
-            self._retiring, self._backoff, self.due = False, Backoff(), 0.0
+        if self.retires_by is not None:
+            self.retires_by, self._backoff, self.due = None, Backoff(), 0.0
             return Ending.RETIRED
         own_fault = not self.up and exitcode != -signal.SIGKILL
         self._backoff = self._backoff.after_death(lived, own_fault=own_fault)
@@ -112,6 +115,8 @@ class Services:
         self._spawn = multiprocessing.get_context("spawn")
         self.supervisor = Service("supervisor", config.supervisor)
         self.front = Service("front", config.front) if config.front else None
+        # Of the front's.
+        self.listening = Listening()
         self.library: Mailbox | None = None
         if config.client_fd >= 0:
             self.library = Mailbox(socket.socket(fileno=config.client_fd), selector)
@@ -140,7 +145,8 @@ class Services:
         """Start a process of the service, in a new interpreter (multiprocessing's spawn)."""
         ours, theirs = packets.pair()
         our_bell, their_bell = socket.socketpair()
-        line = packets.Line(theirs, their_bell)
+        listening = self.listening.sockets() if service is self.front else ()
+        line = packets.Line(theirs, their_bell, listening)
         process = self._spawn.Process(
             target=child.run,
             args=(service.name, service.config.target, service.config.config, line),
