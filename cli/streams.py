@@ -15,7 +15,8 @@ from jobworker.cli.errors import CliError
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-NAMES: Final = {0: "stdin", 1: "stdout", 2: "stderr"}
+STDIN, STDOUT, STDERR = 0, 1, 2
+NAMES: Final = {STDIN: "stdin", STDOUT: "stdout", STDERR: "stderr"}
 
 
 class CannotWrite(CliError):
@@ -45,7 +46,7 @@ class _Stdout(io.FileIO):
             raise
         except OSError as error:
             self._broken = True
-            raise cannot_write(1, error) from error
+            raise cannot_write(STDOUT, error) from error
 
 
 class _Stderr(io.FileIO):
@@ -69,8 +70,8 @@ def take_over() -> None:
     # Of one that was closed Python makes None.
     if sys.stdin is None:
         sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8")
-    sys.stdout = _text(_Stdout(1, "w", closefd=False), sys.stdout)
-    sys.stderr = _text(_Stderr(2, "w", closefd=False), sys.stderr)
+    sys.stdout = _text(_Stdout(STDOUT, "w", closefd=False), sys.stdout)
+    sys.stderr = _text(_Stderr(STDERR, "w", closefd=False), sys.stderr)
 
 
 def _is_open(descriptor: int) -> bool:

@@ -10,7 +10,8 @@ from jobworker.proto import workerservice_pb2 as pb
 class Chunk:
     """A piece of a job's output: exact bytes, and the offset of the first.
 
-    `stream` (stdout or stderr) and `time` are there when they were asked for.
+    `stream` (stdout or stderr) and `time`, of its first byte, are there when they
+    were asked for.
     `data` may be overwritten as soon as the next piece is asked for: copy what
     is to be kept.
     """

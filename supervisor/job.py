@@ -158,7 +158,9 @@ class Job:
     `pid` and `pid_start` (clock ticks since boot) name the main process;
     `cgroup` is its directory or empty. `exit_status` and `signal` are valid
     once ENDED and not LOST. Times are nanoseconds since 1970; the output from
-    the byte `output_begin` to before `output_end` is on record.
+    the byte `output_begin` to before `output_end` is on record; it is drained
+    when that holds of all that was in the pipes as the main process ended, which
+    is not journalled: a supervisor that takes up the pipes looks again.
     """
 
     request: Request
@@ -174,6 +176,7 @@ class Job:
     output_begin: int = 0
     output_end: int = 0
     output_complete: bool = False
+    output_drained: bool = False
     detail: str = ""
     usage: Usage = UNKNOWN
 

@@ -74,6 +74,7 @@ _SELECT_OPTIONS = (
 @click.argument("jobs", type=JobID(), metavar="JOB...", nargs=-1, required=True)
 @select_options
 @click.option("--timestamps", "-t", is_flag=True, help="Tell of each line when it came.")
+@click.option("--merge", is_flag=True, help="What came on stderr to stdout, too.")
 @click.option("--raw", is_flag=True, help="Of several jobs, too, nothing but the bytes.")
 @output_option
 @client_command
@@ -82,15 +83,17 @@ def logs(
     jobs: tuple[str, ...],
     *,
     timestamps: bool,
+    merge: bool,
     raw: bool,
     output: OutputFormat,
     **select: Unpack[SelectOptions],
 ) -> None:
-    """Write the output of jobs to stdout, byte for byte.
+    """Write the output of jobs, byte for byte, stdout to stdout and stderr to stderr.
 
-    Without -f it ends at what is there now. When the connection breaks it goes
-    on from the same byte once the server is back. The lines of several jobs
-    each have the job before them; with -f they come as they are written.
+    With --stdout or --stderr that stream alone, to stdout. Without -f it ends
+    at what is there now. When the connection breaks it goes on from the same
+    byte once the server is back. The lines of several jobs each have the job
+    before them; with -f they come as they are written.
     """
     from jobworker.cli.commands.each import for_all_at_once, for_each
     from jobworker.cli.display.progress import Progress, terminal_for_progress
@@ -101,14 +104,16 @@ def logs(
     # A prefix that is unique now may not be when the connection breaks.
     ids = [service.status(job).jobID for job in jobs]
     detail = timestamps or output == "json"
-    sinks = _sinks(ids, output, timestamps=timestamps, raw=raw)
-    progress = Progress(terminal_for_progress())
+    merge = merge or select["stdout"] != select["stderr"]
     # Taken for each piece, so that two jobs never write into each other's line.
-    writing = threading.Lock()
+    writing = threading.Condition()
+    sinks = _sinks(ids, output, writing, merge=merge, timestamps=timestamps, raw=raw)
+    progress = Progress(terminal_for_progress())
 
     def copy(job: str) -> None:
         for piece in read_output(service, _request(job, select, detail=detail)):
             with writing:
+                progress.clear()
                 sinks[job].write(piece)
                 progress.add(piece.end - piece.offset)
         with writing:
@@ -135,6 +140,7 @@ def _request(job: str, select: SelectOptions, *, detail: bool) -> "pb.GetOutputR
         tailLines=select["lines"],
         tailBytes=select["tail_bytes"],
         stream=stream,
+        streams=True,
         detail=detail,
     )
     if select["since"]:
@@ -145,20 +151,27 @@ def _request(job: str, select: SelectOptions, *, detail: bool) -> "pb.GetOutputR
 
 
 def _sinks(
-    ids: Sequence[str], output: OutputFormat, *, timestamps: bool, raw: bool
+    ids: Sequence[str],
+    output: OutputFormat,
+    writing: threading.Condition,
+    *,
+    merge: bool,
+    timestamps: bool,
+    raw: bool,
 ) -> "dict[str, Sink]":
     """Return where the output of each job goes."""
     from jobworker.cli.display.lines import LineCutter
-    from jobworker.cli.display.sink import JsonSink, LineSink, RawSink
+    from jobworker.cli.display.sink import JsonSink, LineOutput, LineSink, RawSink
 
     several = len(ids) > 1
     if output == "json":
         return {job: JsonSink({"job": job} if several else {}) for job in ids}
     if raw or not (several or timestamps):
-        return dict.fromkeys(ids, RawSink())
+        return dict.fromkeys(ids, RawSink(merge))
+    lines = LineOutput(writing, merge=merge)
     labels = _labels(ids) if several else {ids[0]: ""}
     return {
-        job: LineSink(label, LineCutter(label, timestamps=timestamps))
+        job: LineSink(label, LineCutter(label, timestamps=timestamps), lines)
         for job, label in labels.items()
     }
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from types import FrameType
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Never, Unpack
 
 import click
 
@@ -20,6 +20,7 @@ from jobworker.cli.commands.new_job import AS_TYPED, JobOptions, job_options, st
 from jobworker.cli.commands.start import start_job
 from jobworker.cli.errors import CliError, ExitCode, RequestFailed, failure, tell
 from jobworker.cli.options import OutputFormat, client_command, output_option
+from jobworker.cli.streams import CannotWrite
 from jobworker.client.errors import ClientError
 
 if TYPE_CHECKING:
@@ -61,13 +62,28 @@ Events = SimpleQueue[Event]
 
 @click.command(context_settings=AS_TYPED)
 @job_options
+@click.option("--merge", is_flag=True, help="What comes on stderr to stdout, too.")
+@click.option(
+    "--wait-output",
+    is_flag=True,
+    help="Wait for what it leaves behind, too, as long as that can write.",
+)
 @output_option
 @click.pass_context
 @client_command
 def run(
-    service: "Service", context: click.Context, output: OutputFormat, **job: Unpack[JobOptions]
+    service: "Service",
+    context: click.Context,
+    *,
+    merge: bool,
+    wait_output: bool,
+    output: OutputFormat,
+    **job: Unpack[JobOptions],
 ) -> None:
     """Start a job, write its output, and end with its exit code.
+
+    What comes on stdout goes to stdout, and stderr to stderr. It ends when the
+    job has ended and what that wrote is written.
 
     Ctrl-C stops the job, a second one kills it, a third leaves it alone.
     It ends with 125 if the job could not be started or followed, with 126 or
@@ -75,19 +91,32 @@ def run(
     """
     from jobworker.cli.display.job import check_known, job_json
     from jobworker.cli.display.sink import JsonSink, RawSink
+    from jobworker.proto import workerservice_pb2 as pb
 
-    request = start_request(job)
+    as_json = output == "json"
     events: Events = SimpleQueue()
-    sink = JsonSink() if output == "json" else RawSink()
-    follower = threading.Thread(target=_follow, args=(service, request, sink, events), daemon=True)
+    attended = _Attended(
+        service,
+        start_request(job),
+        pb.GetOutputRequest(
+            raw=True, streams=as_json or not merge, detail=as_json, untilExit=not wait_output
+        ),
+        JsonSink() if as_json else RawSink(merge),
+        events,
+    )
     try:
         with _signals_to(events):
-            follower.start()
-            ended = _attend(service, events, request.requestID)
+            threading.Thread(target=attended.follow, daemon=True).start()
+            ended = attended.attend()
             check_known(ended)
     except CliError as error:
         raise CliError(str(error), _exit_code(error)) from error
-    if output == "json":
+    if not ended.output_complete:
+        tell(
+            f"job {ended.id} has ended, but its output goes on: what it started keeps that open; "
+            f"`jobworker logs -f {ended.id}` shows it, `jobworker stop {ended.id}` ends it"
+        )
+    if as_json:
         click.echo(job_json(ended))
     context.exit(ended.exit_code or 0)
 
@@ -100,24 +129,6 @@ def _exit_code(error: CliError) -> ExitCode:
         case RequestFailed(errno=errno) if errno:
             return ExitCode.CANNOT_EXECUTE
     return ExitCode.RUN_FAILED
-
-
-def _follow(service: "Service", request: "pb.StartRequest", sink: "Sink", events: Events) -> None:
-    """Start a job and write its output to the end; tell `events` how that goes."""
-    from jobworker.cli.display.job import read_job
-    from jobworker.client.follow import read_output, wait_for_end
-    from jobworker.proto import workerservice_pb2 as pb
-
-    try:
-        job = start_job(service, request).jobID
-        events.put(Started(job))
-        for piece in read_output(service, pb.GetOutputRequest(jobID=job, raw=True)):
-            sink.write(piece)
-        events.put(Ended(read_job(wait_for_end(service, pb.WaitRequest(jobID=job)))))
-    except ClientError as error:
-        events.put(Failed(failure(error, service.endpoint)))
-    except Exception as error:  # noqa: BLE001 - the main thread raises it
-        events.put(Failed(error))
 
 
 @contextmanager
@@ -142,47 +153,107 @@ def _signals_to(events: Events) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _attend(service: "Service", events: Events, request_id: str) -> "Job":
-    """Carry out what the events ask for, until the job has ended.
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What an interrupt does: the grace that the job is stopped with, and what is told of it."""
 
-    Raises:
-        CliError: The job failed to start or to be followed, or is left alone.
-        BrokenPipeError: Nobody reads the output any more. The job is told to stop.
-    """
-    job: str | None = None
-    interrupts = 0
-    while True:
-        match events.get():
-            case Ended(ended):
-                return ended
-            case Failed(BrokenPipeError() as error):
-                if job is not None:
-                    _stop(service, job, kill=False)
-                raise error
-            case Failed(error):
-                raise error
-            case Started(started):
-                job = started
-            case Interrupted():
-                interrupts += 1
-                if interrupts > 2 or (interrupts > 1 and job is None):
-                    where = f"job {job}" if job else f"the job of request {request_id}, if any,"
-                    raise CliError(f"interrupted; {where} is left as it is")
-        if interrupts and job is not None:
-            kill = interrupts > 1
-            tell(f"killing job {job}" if kill else f"stopping job {job}; Ctrl-C again kills it")
+    grace: float | None
+    told: str
+
+
+# To the first, and to the second; the third leaves the job alone.
+_ANSWERS = (
+    _Answer(None, "stopping job {job}; Ctrl-C again kills it"),
+    _Answer(0, "killing job {job}"),
+)
+
+
+class _Attended:
+    """A job that is run in the foreground: `follow` in one thread, `attend` in the main one."""
+
+    def __init__(
+        self,
+        service: "Service",
+        request: "pb.StartRequest",
+        wanted: "pb.GetOutputRequest",
+        sink: "Sink",
+        events: Events,
+    ) -> None:
+        """`wanted` says how to ask for the output; the job comes into it when it is known."""
+        self._service = service
+        self._request = request
+        self._wanted = wanted
+        self._sink = sink
+        self._events = events
+        self._job: str | None = None
+        self._interrupts = 0
+
+    def follow(self) -> None:
+        """Start the job and write its output to the end; tell the events how that goes."""
+        from jobworker.cli.display.job import read_job
+        from jobworker.client.follow import read_output, wait_for_end
+        from jobworker.proto import workerservice_pb2 as pb
+
+        try:
+            job = start_job(self._service, self._request).jobID
+            self._events.put(Started(job))
+            self._wanted.jobID = job
+            for piece in read_output(self._service, self._wanted):
+                self._sink.write(piece)
+            ended = wait_for_end(self._service, pb.WaitRequest(jobID=job))
+            self._events.put(Ended(read_job(ended)))
+        except ClientError as error:
+            self._events.put(Failed(failure(error, self._service.endpoint)))
+        except Exception as error:  # noqa: BLE001 - the main thread raises it
+            self._events.put(Failed(error))
+
+    def attend(self) -> "Job":
+        """Carry out what the events ask for, until the job has ended.
+
+        Raises:
+            CliError: The job failed to start or to be followed, or is left alone.
+            BrokenPipeError: Nobody reads the output any more. The job is told to stop.
+        """
+        while True:
+            match self._events.get():
+                case Ended(ended):
+                    return ended
+                case Failed(error):
+                    self._fail(error)
+                case Started(job):
+                    self._job = job
+                    if self._interrupts:
+                        self._answer()
+                case Interrupted():
+                    self._interrupts += 1
+                    self._answer()
+
+    def _fail(self, error: Exception) -> Never:
+        if isinstance(error, BrokenPipeError) and self._job is not None:
+            self._stop(None)
+        if isinstance(error, CannotWrite):
+            raise CliError(f"{error}; job {self._job} goes on") from error
+        raise error
+
+    def _answer(self) -> None:
+        """Do what so many interrupts ask for, as soon as there is a job."""
+        if self._job is None and self._interrupts > 1:
+            key = self._request.requestID
+            raise CliError(f"interrupted; the job of request {key}, if any, is left as it is")
+        if self._interrupts > len(_ANSWERS):
+            raise CliError(f"interrupted; job {self._job} is left as it is")
+        if self._job is not None:
+            answer = _ANSWERS[self._interrupts - 1]
+            tell(answer.told.format(job=self._job))
             # In a thread, so that a server that does not answer cannot keep the
             # next Ctrl-C waiting.
-            threading.Thread(
-                target=_stop, args=(service, job), kwargs={"kill": kill}, daemon=True
-            ).start()
+            threading.Thread(target=self._stop, args=(answer.grace,), daemon=True).start()
 
+    def _stop(self, grace: float | None) -> None:
+        """Tell the server to end the job; a failure is told, no more."""
+        from jobworker.proto import workerservice_pb2 as pb
 
-def _stop(service: "Service", job: str, *, kill: bool) -> None:
-    """Tell the server to end a job; a failure is told, no more."""
-    from jobworker.proto import workerservice_pb2 as pb
-
-    try:
-        service.stop(pb.StopRequest(jobID=job, graceSeconds=0 if kill else None, noWait=True))
-    except ClientError as error:
-        tell(str(failure(error, service.endpoint)))
+        try:
+            self._service.stop(pb.StopRequest(jobID=self._job, graceSeconds=grace, noWait=True))
+        except ClientError as error:
+            tell(str(failure(error, self._service.endpoint)))

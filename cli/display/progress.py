@@ -24,6 +24,7 @@ class Progress:
         self._began = clock()
         self._next = self._began + FIRST_SECONDS
         self._bytes = 0
+        self._shown = False
 
     def add(self, count: int) -> None:
         """Count bytes that have come."""
@@ -33,12 +34,14 @@ class Progress:
             return
         self._next = now + EVERY_SECONDS
         rate = self._bytes / (now - self._began)
+        self._shown = True
         self._terminal.write(f"{_CLEAR_LINE}{size_text(self._bytes)}, {size_text(rate)}/s")
         self._terminal.flush()
 
     def clear(self) -> None:
-        """Take the line away."""
-        if self._terminal is not None:
+        """Take the line away, if it is there: something else is to be written."""
+        if self._terminal is not None and self._shown:
+            self._shown = False
             self._terminal.write(_CLEAR_LINE)
             self._terminal.flush()
 

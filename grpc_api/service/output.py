@@ -42,6 +42,8 @@ def selection(request: GetOutputRequest, *, piece_bytes: int = CHUNK_BYTES) -> S
         until_ns=request.until.ToNanoseconds() if request.HasField("until") else None,
         stream=request.stream,
         follow=not request.noFollow,
+        until_exit=request.untilExit,
+        by_stream=request.streams,
         by_run=request.detail,
         chunk_bytes=piece_bytes,
     )

@@ -350,6 +350,7 @@ class Supervisor:
         job.state = after(job.state, Happening.EXIT)
         job.ended_ns = time_ns()
         job.output_complete = job.output_complete or not live.pipes
+        self.capture.main_ended(live)
         self.turn.update(live)
         self.jobs.retire(live)
 

@@ -40,6 +40,7 @@ def job_message(job: Job, *, gone: bool) -> ipc.Job:
         output_begin=job.output_begin,
         output_end=job.output_end,
         output_complete=job.output_complete,
+        output_drained=job.output_drained,
         detail=job.detail,
         gone=gone,
         usage=_usage_message(job.usage),

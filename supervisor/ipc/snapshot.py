@@ -16,6 +16,8 @@ class JobSnapshot:
     Times are nanoseconds since 1970 (UTC), 0 for not yet; the output from
     the byte `output_begin` to before `output_end` is kept. `exit_status` and
     `signal` are waitpid(2)'s, for a job that has ended.
+    `output_drained` says that what was written until the main process ended is
+    kept; that the output is complete, that nobody can write any more.
     `gone` says that nothing of its tree is left; False also means that nobody
     has looked. `usage` is as of the last look, which asking for the job takes.
     `user` is the Unix user it runs as, `user_shared` that this is the service's own.
@@ -36,6 +38,7 @@ class JobSnapshot:
     output_begin: int
     output_end: int
     output_complete: bool
+    output_drained: bool
     detail: str
     gone: bool
     usage: Usage
@@ -79,6 +82,7 @@ class JobSnapshot:
             output_begin=job.output_begin,
             output_end=job.output_end,
             output_complete=job.output_complete,
+            output_drained=job.output_drained or job.output_complete,
             detail=job.detail,
             gone=job.gone,
             usage=_usage(job.usage),

@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import select
 import struct
 import termios
 from collections.abc import Callable
@@ -26,6 +27,8 @@ RETRY_SECONDS = 0.1
 PRESSING = 0.5
 # A rate is kept over this time; a job may write so much at once.
 BURST_SECONDS = 0.25
+# Stands for what is left in a pipe that nobody writes to any more.
+_UNTIL_ITS_END = 2**63
 
 
 @dataclass
@@ -59,7 +62,8 @@ class Allowance:
 class Capture:
     """Records what comes out of the jobs' pipes.
 
-    Calls `grew` when there is more output of a job, `complete` when there will
+    Calls `grew` when there is more output of a job, or all that its main process
+    wrote, `complete` when there will
     be no more, and `overflowed` once when it has reached a limit at which the
     job is to be stopped.
     """
@@ -80,6 +84,9 @@ class Capture:
         self._overflowed = overflowed
         self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         self._allowances: dict[str, Allowance] = {}
+        # By job whose main process has ended: pipe -> bytes that were in it then
+        # and have not moved.
+        self._undrained: dict[str, dict[int, int]] = {}
 
     def listen(self, live: LiveJob) -> None:
         """Record the job's output from here on."""
@@ -88,6 +95,33 @@ class Capture:
             self._allowances[live.job.id] = Allowance.full(limit.rate, self._loop.time())
         for pipe in live.pipes:
             self._pump.add(pipe, partial(self._move, live))
+        if live.job.state is State.ENDED:
+            self.main_ended(live)
+
+    def main_ended(self, live: LiveJob) -> None:
+        """Note what is in the pipes: all that the main process wrote and is not on record."""
+        self._undrained[live.job.id] = {
+            pipe: _UNTIL_ITS_END if _at_end(pipe) else used
+            for pipe in live.pipes
+            if (used := _used(pipe)) or _at_end(pipe)
+        }
+        self._look_if_drained(live)
+
+    def _drained(self, live: LiveJob, pipe: int, moved: int) -> None:
+        """Count bytes that have moved off the pipe of a job whose main process has ended."""
+        undrained = self._undrained.get(live.job.id)
+        if undrained is None or pipe not in undrained:
+            return
+        undrained[pipe] -= moved
+        if undrained[pipe] <= 0:
+            del undrained[pipe]
+        self._look_if_drained(live)
+
+    def _look_if_drained(self, live: LiveJob) -> None:
+        if not self._undrained[live.job.id]:
+            del self._undrained[live.job.id]
+            live.job.output_drained = True
+            self._grew(live)
 
     def _move(self, live: LiveJob, pipe: int) -> bool:
         """Move some output; whether there may be more."""
@@ -104,7 +138,7 @@ class Capture:
         if moved == 0:
             self._end(live, pipe)
             return False
-        self._moved(live, moved)
+        self._moved(live, pipe, moved)
         return True
 
     def _share(self, live: LiveJob, pipe: int) -> int:
@@ -148,21 +182,24 @@ class Capture:
             log.warning("job %s: output cannot be recorded: %s", live.job.id, error.strerror)
         if error.errno in NO_ROOM and live.job.output_end and _fullness(pipe) >= PRESSING:
             with contextlib.suppress(OSError):
-                self._moved(live, live.recorder.lose(pipe, self._null, time_ns(), SHARE_BYTES))
+                lost = live.recorder.lose(pipe, self._null, time_ns(), SHARE_BYTES)
+                self._moved(live, pipe, lost)
         return False
 
-    def _moved(self, live: LiveJob, moved: int) -> None:
+    def _moved(self, live: LiveJob, pipe: int, moved: int) -> None:
         allowance = self._allowances.get(live.job.id)
         if allowance is not None:
             allowance.tokens -= moved
         live.job.output_begin = live.recorder.begin
         live.job.output_end = live.recorder.end
+        self._drained(live, pipe, moved)
         self._grew(live)
 
     def _end(self, live: LiveJob, pipe: int) -> None:
         self._pump.remove(pipe)
         os.close(pipe)
         del live.pipes[pipe]
+        self._drained(live, pipe, _UNTIL_ITS_END)
         if not live.pipes:
             self._allowances.pop(live.job.id, None)
             self._complete(live)
@@ -172,6 +209,13 @@ def _used(pipe: int) -> int:
     """How many bytes are in a pipe (FIONREAD)."""
     (used,) = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0\0\0\0"))
     return int(used)
+
+
+def _at_end(pipe: int) -> bool:
+    """Whether nobody can write to a pipe any more (POLLHUP), though it may hold something."""
+    poll = select.poll()
+    poll.register(pipe, 0)
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
 
 
 def _fullness(pipe: int) -> float:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import time_ns
+from time import monotonic, time_ns
 
 from jobworker.supervisor.ipc.client import Watched
 from jobworker.supervisor.ipc.snapshot import JobSnapshot
@@ -19,6 +19,8 @@ CARRIED_BYTES = 32 * 1024 * 1024
 LEAST_BYTES = 64 * 1024
 # How long output may be on its way from a job's write to its record.
 ARRIVAL_SECONDS = 0.05
+# What a main process has started most often ends with it, or right after.
+LINGER_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,9 @@ class Selection:
     At most one of `offset`, `tail_lines`, `tail_bytes` and `since_ns` says
     where it begins. `until_ns` and `since_ns` are nanoseconds since 1970. A
     `stream` of 0 is both. With `by_run` every chunk has one stream and one
-    time. Without `follow` it ends with what is there now.
+    time, with `by_stream` one stream, and the first byte's time. Without
+    `follow` it ends with what is there now, with `until_exit` when what the main
+    process wrote is there.
     """
 
     offset: int = 0
@@ -38,6 +42,8 @@ class Selection:
     until_ns: int | None = None
     stream: int = 0
     follow: bool = True
+    until_exit: bool = False
+    by_stream: bool = False
     by_run: bool = False
     chunk_bytes: int = CHUNK_BYTES
 
@@ -83,6 +89,8 @@ async def follow(
     job = await watched.until(lambda _: True)
     with OutputReader(directory) as reader:
         offset = selection.begin(reader, job.output_end)
+        # Until when to wait for more of what a main process left; 0 for not yet.
+        linger = 0.0
         while True:
             async for piece in _recorded(reader, offset, job.output_end, selection):
                 with _carried.one():
@@ -90,7 +98,11 @@ async def follow(
             offset = max(offset, job.output_end)
             if not selection.follow or job.output_complete or _over(selection):
                 return
-            job = await _growth(watched, offset, selection)
+            if selection.until_exit and job.output_drained:
+                linger = linger or monotonic() + LINGER_SECONDS
+                if monotonic() >= linger:
+                    return
+            job = await _growth(watched, offset, selection, linger)
 
 
 async def _recorded(
@@ -108,6 +120,7 @@ async def _recorded(
             end,
             _carried.limit(selection.chunk_bytes),
             stream=selection.stream,
+            by_stream=selection.by_stream,
             by_run=by_run,
         )
         if piece is None:
@@ -131,14 +144,22 @@ def _over(selection: Selection) -> bool:
     return time_ns() > selection.until_ns + ARRIVAL_SECONDS * 1e9
 
 
-async def _growth(watched: Watched, offset: int, selection: Selection) -> JobSnapshot:
+async def _growth(
+    watched: Watched, offset: int, selection: Selection, linger: float
+) -> JobSnapshot:
     """The job when there is more of its output, no more to come, or the time is over."""
-    more = watched.until(lambda job: job.output_end > offset or job.output_complete)
-    if selection.until_ns is None:
-        return await more
-    seconds = (selection.until_ns - time_ns()) / 1e9 + 2 * ARRIVAL_SECONDS
+
+    def more(job: JobSnapshot) -> bool:
+        drained = selection.until_exit and job.output_drained and not linger
+        return job.output_end > offset or job.output_complete or drained
+
+    seconds = [linger - monotonic()] if linger else []
+    if selection.until_ns is not None:
+        seconds.append((selection.until_ns - time_ns()) / 1e9 + 2 * ARRIVAL_SECONDS)
+    if not seconds:
+        return await watched.until(more)
     try:
-        async with asyncio.timeout(max(0.0, seconds)):
-            return await more
+        async with asyncio.timeout(max(0.0, min(seconds))):
+            return await watched.until(more)
     except TimeoutError:
         return await watched.until(lambda _: True)

@@ -56,12 +56,20 @@ class OutputReader:
         self._number = 0
 
     def read(
-        self, offset: int, end: int, limit: int, *, stream: int = 0, by_run: bool = False
+        self,
+        offset: int,
+        end: int,
+        limit: int,
+        *,
+        stream: int = 0,
+        by_stream: bool = False,
+        by_run: bool = False,
     ) -> Chunk | Gap | None:
         """What is at `offset`, which is before `end`; of at most `limit` bytes.
 
         With `by_run` a chunk has one stream and one time. With a `stream` the
-        rest is passed over: None when there is none of it before `end`.
+        rest is passed over: None when there is none of it before `end`. With
+        `by_stream` a chunk has one stream, and its time is the first byte's.
         """
         at = offset
         while at < end:
@@ -71,9 +79,12 @@ class OutputReader:
             if stream and run.stream != stream:
                 at = self._pass_over(segment, run, end, stream)
                 continue
-            single = bool(by_run or stream)
+            single = bool(by_run or by_stream or stream)
             stop = min(at + limit, end)
-            stop = min(stop, run.end) if single else self._extent(segment, stop)
+            if by_run or (stream and not by_stream):
+                stop = min(stop, run.end)
+            else:
+                stop = self._extent(segment, stop, run.stream if single else 0)
             data = segment.read(at, stop - at)
             if not data:
                 # Somebody has cut the file short.
@@ -119,12 +130,12 @@ class OutputReader:
                 return at
         return at if next(records, None) else min(segment.end, end)
 
-    def _extent(self, segment: Segment, stop: int) -> int:
-        """How far data goes on after the last record read, whatever its stream, up to `stop`."""
+    def _extent(self, segment: Segment, stop: int, stream: int) -> int:
+        """How far data of a stream (0: of any) goes on after the last record, up to `stop`."""
         for record in segment.index.onward(self._number + 1):
             if record.offset >= stop:
                 return stop
-            if record.stream == GAP:
+            if record.stream == GAP or stream not in (0, record.stream):
                 return record.offset
         return min(segment.end, stop)
 

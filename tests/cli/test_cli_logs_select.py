@@ -4,6 +4,7 @@ import json
 import re
 import signal
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -67,8 +68,41 @@ def test_one_stream(server: Server, streams: str) -> None:
 
 def test_both_streams_are_both(server: Server, streams: str) -> None:
     """The one that was named last hid the other."""
-    done = server.run("alice", "logs", "--stdout", "--stderr", streams)
-    assert sorted(done.stdout.split()) == sorted(b"out err later worse".split())
+    for both in ([], ["--stdout", "--stderr"]):
+        done = server.run("alice", "logs", *both, streams)
+        assert (done.stdout, done.stderr) == (b"out\nlater\n", b"err\nworse\n")
+
+
+def test_lines_come_where_they_were_written(server: Server, streams: str, lines: str) -> None:
+    """What jobs wrote to stderr came out on stdout."""
+    done = server.run("alice", "logs", "-t", streams)
+    assert [line.split()[1] for line in done.stdout.splitlines()] == [b"out", b"later"]
+    assert [line.split()[1] for line in done.stderr.splitlines()] == [b"err", b"worse"]
+    done = server.run("alice", "logs", streams, lines)
+    assert [line.split()[-1] for line in done.stderr.splitlines()] == [b"err", b"worse"]
+    assert [line.split()[-1] for line in done.stdout.splitlines()][:2] == [b"out", b"later"]
+
+
+def test_merged_all_comes_on_stdout_in_the_order_of_arrival(server: Server, streams: str) -> None:
+    done = server.run("alice", "logs", "--merge", streams)
+    assert done.stderr == b""
+    assert {*done.stdout.split()[:2]} == {b"out", b"err"}
+    assert {*done.stdout.split()[2:]} == {b"later", b"worse"}
+    done = server.run("alice", "logs", "--merge", "-t", streams)
+    assert (len(done.stdout.splitlines()), done.stderr) == (4, b"")
+
+
+def test_a_long_line_has_one_prefix(server: Server, lines: str, tmp_path: Path) -> None:
+    """A line of 100 MB was cut into some 96, each with a prefix."""
+    (tmp_path / "line").write_bytes(b"x" * 5_000_000)
+    job = _ended(server, f"echo first; cat {tmp_path}/line; echo; echo last")
+    for options in (["-t", job], [job, lines], ["-f", "--merge", "-t", job]):
+        printed = server.run("alice", "logs", *options).stdout.splitlines()
+        first, long, last = printed[:3]
+        assert first.endswith(b" first")
+        assert last.endswith(b" last")
+        assert long.split(b" ")[-1] == b"x" * 5_000_000
+        assert len(long) < 5_000_100
 
 
 def test_timestamps_are_those_of_the_writing(server: Server, streams: str) -> None:

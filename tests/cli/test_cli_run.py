@@ -1,11 +1,14 @@
 """`jobworker run`: a job in the foreground, its exit code, and Ctrl-C."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -42,9 +45,28 @@ def reason(server: Server, job: str) -> tuple[str, int]:
 
 @pytest.mark.parametrize("code", [0, 1, 42, 255])
 def test_it_writes_the_output_and_ends_with_the_jobs_code(server: Server, code: int) -> None:
+    """What the job wrote to stderr came out on stdout."""
     done = server.run("alice", "run", "sh", "-c", f"printf 'a\\0b'; printf c >&2; exit {code}")
-    assert (done.returncode, done.stderr) == (code, b"")
-    assert sorted(done.stdout) == sorted(b"a\0bc")
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"a\0b", b"c")
+
+
+def test_merged_all_comes_on_stdout(server: Server) -> None:
+    done = server.run("alice", "run", "--merge", "sh", "-c", "printf ab; printf c >&2")
+    assert (sorted(done.stdout), done.stderr) == (sorted(b"abc"), b"")
+
+
+def test_each_stream_is_exact(server: Server, tmp_path: Path) -> None:
+    """Also of much output, to the last byte, and when something is left behind that could go on."""
+    written = {name: os.urandom(5_000_000) for name in ("out", "err")}
+    for name, data in written.items():
+        (tmp_path / name).write_bytes(data)
+    script = f"cat {tmp_path}/out & cat {tmp_path}/err >&2; wait $!; sleep 1000 &"
+    done = server.run("alice", "run", "sh", "-c", script)
+    job = job_of(done.stderr)
+    server.ask("alice", "stop", job)
+    assert done.returncode == 0
+    assert done.stdout == written["out"]
+    assert done.stderr[: len(written["err"])] == written["err"]
 
 
 def test_a_job_killed_by_a_signal_ends_it_as_a_shell_would(server: Server) -> None:
@@ -52,16 +74,37 @@ def test_a_job_killed_by_a_signal_ends_it_as_a_shell_would(server: Server) -> No
     assert done.returncode == 128 + signal.SIGSEGV
 
 
-def test_it_ends_only_when_the_output_is_complete(server: Server) -> None:
-    done = server.run("alice", "run", "sh", "-c", "(sleep 0.5; echo late) & echo early")
-    assert done.stdout == b"early\nlate\n"
+def test_it_waits_for_what_is_left_behind_when_asked_to(server: Server) -> None:
+    script = "(sleep 0.5; echo late) & echo early"
+    done = server.run("alice", "run", "--wait-output", "sh", "-c", script)
+    assert (done.stdout, done.stderr) == (b"early\nlate\n", b"")
+
+
+@pytest.mark.parametrize("redirected", ["", "2>/dev/null", ">/dev/null"])
+def test_what_it_leaves_behind_does_not_keep_it(server: Server, redirected: str) -> None:
+    """It waited for a daemon that kept the pipe open, for ever."""
+    done = server.run("alice", "run", "sh", "-c", f"sleep 1000 {redirected} & echo early; exit 3")
+    assert (done.returncode, done.stdout) == (3, b"early\n")
+    job = job_of(done.stderr)
+    assert f"job {job} has ended, but its output goes on" in done.stderr.decode()
+    status = json.loads(server.ask("alice", "status", "-o", "json", job))
+    assert (status["state"], status["output_complete"]) == ("ended", False)
+    server.ask("alice", "stop", job)
+    assert json.loads(server.ask("alice", "status", "-o", "json", job))["output_complete"]
+
+
+def test_what_ends_right_after_it_is_not_told_of(server: Server) -> None:
+    done = server.run("alice", "run", "sh", "-c", "(sleep 0.01; echo late) & echo early")
+    assert (done.stdout, done.stderr) == (b"early\nlate\n", b"")
 
 
 def test_as_json_the_last_line_is_the_job(server: Server) -> None:
     done = server.run("alice", "run", "-o", "json", "sh", "-c", "echo hi; exit 3")
     assert done.returncode == 3
     *chunks, job = map(json.loads, done.stdout.splitlines())
-    assert chunks == [{"offset": 0, "data": "aGkK"}]
+    (chunk,) = chunks
+    assert datetime.fromisoformat(chunk.pop("time")).tzinfo
+    assert chunk == {"offset": 0, "data": "aGkK", "stream": "stdout"}
     assert (job["state"], job["exit_code"]) == ("ended", 3)
 
 
@@ -135,12 +178,13 @@ def test_an_ignored_hangup_stays_ignored(server: Server) -> None:
 
 
 def test_the_job_ends_when_nobody_reads_its_output(server: Server) -> None:
-    with running(server, "echo on; echo $$ >&2; exec yes") as process:
+    with running(server, "echo on; exec yes") as process:
         assert process.stdout is not None
         process.stdout.close()
         assert process.stderr is not None
         stderr = process.stderr.read()
         assert process.wait(DEADLINE_SECONDS) == 1
+
     assert stderr == b""
     newest = json.loads(server.ask("alice", "list", "-n", "1", "-o", "json"))[0]
     assert newest["command"][-1].endswith("exec yes")

@@ -249,23 +249,33 @@ class Recording(RuleBasedStateMachine):
         self.reader.close()
         self.reader = OutputReader(self.directory)
 
-    @rule(data=st.data(), limit=sizes, by_run=st.booleans(), stream=any_stream)
-    def read_on(self, data: st.DataObject, limit: int, by_run: bool, stream: int) -> None:
+    @rule(data=st.data(), limit=sizes, by=st.sampled_from(["", "run", "stream"]), stream=any_stream)
+    def read_on(self, data: st.DataObject, limit: int, by: str, stream: int) -> None:
         offset = data.draw(st.integers(0, self.output.end))
-        self.output.check_all(self._pieces(offset, limit, by_run, stream), offset, stream)
+        pieces = self._pieces(offset, limit, by, stream)
+        self.output.check_all(pieces, offset, stream, one_time=by != "stream")
+        if by == "stream" and not stream:
+            assert all(piece.stream for piece in pieces if isinstance(piece, Chunk))
 
-    def _pieces(self, offset: int, limit: int, by_run: bool, stream: int) -> list[Chunk | Gap]:
+    def _pieces(self, offset: int, limit: int, by: str, stream: int) -> list[Chunk | Gap]:
         pieces: list[Chunk | Gap] = []
         end = self.output.end
         with OutputReader(self.directory) as reader:
             while offset < end:
                 while stream and (at := reader.skip(offset, end, stream)) != offset:
                     offset = at
-                piece = reader.read(offset, end, limit, stream=stream, by_run=by_run)
+                piece = reader.read(
+                    offset,
+                    end,
+                    limit,
+                    stream=stream,
+                    by_run=by == "run",
+                    by_stream=by == "stream",
+                )
                 if piece is None:
                     break
                 pieces.append(piece)
-                offset = self.output.check(piece)
+                offset = self.output.check(piece, one_time=by != "stream")
         return pieces
 
     @rule(count=st.integers(0, 400), stream=any_stream)
