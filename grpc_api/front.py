@@ -50,7 +50,8 @@ HANDED_SECONDS = 0.25
 _OPTIONS = (
     ("grpc.max_concurrent_streams", 10_000),
     # The largest StartRequest the supervisor takes is 1 MiB.
-    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    # The longest command line that execve(2) takes (6 MiB), and what comes with it.
+    ("grpc.max_receive_message_length", 8 * 1024 * 1024),
     # Only the edge connects, over a unix socket: no probing for a slow network.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.so_reuseport", 0),

@@ -17,6 +17,7 @@ from jobworker.proto import ipc_pb2 as ipc
 from jobworker.supervisor.config import SupervisorConfig
 from jobworker.supervisor.control import spawn_keeper
 from jobworker.supervisor.errors import SupervisorUnavailable
+from jobworker.supervisor.exact_text import to_bytes
 from jobworker.supervisor.host.limits import NO_LIMITS, Limits
 from jobworker.supervisor.ipc.client import SupervisorClient
 from jobworker.supervisor.ipc.messages import limits_message, stop_message
@@ -149,15 +150,19 @@ class AsyncJobWorker:
     ) -> AsyncJob:
         """Run a program. Raises CannotExecute with the errno of what failed.
 
+        What is not UTF-8 in a text is as os.fsdecode gives it.
         Raises CannotPlace for limits that this host cannot keep. `stop` is how a
         stop of it begins.
         """
         request = ipc.Start(
             id=str(uuid_utils.uuid7()),
             owner=OWNER,
-            argv=argv,
-            environment=env,
-            cwd=cwd or self._config.working_directory,
+            argv=map(to_bytes, argv),
+            environment=[
+                ipc.Variable(name=to_bytes(name), value=to_bytes(value))
+                for name, value in (env or {}).items()
+            ],
+            cwd=to_bytes(cwd or self._config.working_directory),
             grace_seconds=self._config.grace_seconds if grace is None else grace,
             timeout_seconds=limits.timeout,
             limits=limits_message(limits),

@@ -176,15 +176,10 @@ def start_request(job: JobOptions) -> "pb.StartRequest":
     """
     from jobworker.proto import workerservice_pb2 as pb
 
-    _check_text(*job["words"], *job["environment"], job["cwd"])
     overflow = _OVERFLOWS.get(job["output_overflow"] or "", "OUTPUT_OVERFLOW_UNSPECIFIED")
     isolation = _ISOLATIONS.get(job["isolation"] or "", "ISOLATION_UNSPECIFIED")
-    return pb.StartRequest(
-        commandName=job["words"][0],
-        Arguments=job["words"][1:],
+    request = pb.StartRequest(
         requestID=job["request_id"] or os.urandom(16).hex(),
-        environment=dict(map(_variable, job["environment"])),
-        workingDirectory=job["cwd"],
         graceSeconds=job["grace"],
         timeoutSeconds=job["timeout"],
         outputLimit=pb.OutputLimit(
@@ -205,17 +200,40 @@ def start_request(job: JobOptions) -> "pb.StartRequest":
         stopMode=getattr(pb, stop_mode_name(job["stop_mode"])),
         tenant=job["tenant"],
     )
+    _add_texts(request, job)
+    return request
 
 
-def _check_text(*words: str) -> None:
-    # What is not UTF-8 on the command line is a lone surrogate here (PEP 383),
-    # and protobuf has no text for it.
-    for word in words:
-        if not word.isascii() and any("\ud800" <= char <= "\udfff" for char in word):
-            raise click.UsageError(f"{word!r} is not UTF-8; the server takes no other text")
+def _add_texts(request: "pb.StartRequest", job: JobOptions) -> None:
+    """Add what may hold any bytes: as strings where it is UTF-8, as most often."""
+    # Whatever the locale, these are the bytes of this command's own arguments.
+    words = list(map(os.fsencode, job["words"]))
+    if all(map(_is_utf8, words)):
+        request.commandName, *arguments = (word.decode() for word in words)
+        request.Arguments.extend(arguments)
+    else:
+        request.rawArguments.extend(words)
+    for name, value in map(_variable, job["environment"]):
+        if _is_utf8(name) and _is_utf8(value):
+            request.environment[name.decode()] = value.decode()
+        else:
+            request.rawEnvironment.add(name=name, value=value)
+    cwd = os.fsencode(job["cwd"])
+    if _is_utf8(cwd):
+        request.workingDirectory = cwd.decode()
+    else:
+        request.rawWorkingDirectory = cwd
 
 
-def _variable(text: str) -> tuple[str, str]:
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _variable(text: str) -> tuple[bytes, bytes]:
     name, equals, value = text.partition("=")
     if not name:
         raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--env")
@@ -223,4 +241,4 @@ def _variable(text: str) -> tuple[str, str]:
         raise click.BadParameter(
             f"{name} is not set here; give it as {name}=VALUE", param_hint="--env"
         )
-    return name, value if equals else os.environ[name]
+    return os.fsencode(name), os.fsencode(value if equals else os.environ[name])

@@ -1,6 +1,7 @@
 """A job as the command shows it: read from the server's reply, written as text or JSON."""
 
 import json
+import os
 import shlex
 import signal
 from collections.abc import Sequence
@@ -29,11 +30,11 @@ class Job:
 
     `state` is starting, running, stopping or ended; `reason`, once ended, why:
     exited, signaled, stopped, lost, timed_out, output_limit or out_of_memory.
-    `exit_code`, once ended, is as a shell reports it, 128+N for signal N; a lost job has none. Of
-    the `output_bytes` written, those before `output_begin` are not kept. `user`
-    is the Unix user it runs as; `user_shared`, that all jobs do. A stop begins
-    with `stop_signal` to the whole `tree` or the `main` process (`stop_mode`). A
-    list has no `usage`.
+    `exit_code`, once ended, is as a shell reports it, 128+N for signal N; a lost job has none.
+    The end of the `command` is left out where `command_cut`. Of the `output_bytes`
+    written, those before `output_begin` are not kept. `user` is the Unix user it
+    runs as; `user_shared`, that all jobs do. A stop begins with `stop_signal` to the
+    whole `tree` or the `main` process (`stop_mode`). A list has no `usage`.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Job:
     signal: int | None
     pid: int
     command: tuple[str, ...]
+    command_cut: bool
     working_directory: str
     owner: str
     tenant: str
@@ -78,8 +80,9 @@ def read_job(status: pb.QueryStatusResponse) -> Job:
         exit_code=status.exitCode if ended and not lost else None,
         signal=status.signal or None,
         pid=status.pid,
-        command=(status.commandName, *status.Arguments),
-        working_directory=status.workingDirectory,
+        command=_command(status),
+        command_cut=status.argumentsCut,
+        working_directory=os.fsdecode(status.rawWorkingDirectory or status.workingDirectory),
         owner=status.owner,
         tenant=status.tenant,
         created_at=_time(status.createdAt) if status.HasField("createdAt") else None,
@@ -112,6 +115,17 @@ def check_known(job: Job) -> None:
         raise CliError(lost)
 
 
+def _command(status: pb.QueryStatusResponse) -> tuple[str, ...]:
+    if status.rawArguments:
+        return tuple(map(os.fsdecode, status.rawArguments))
+    return (status.commandName, *status.Arguments)
+
+
+def command_text(job: Job) -> str:
+    """Return the command line for a shell; of one that is not all there, what is and ..."""
+    return shlex.join(job.command) + (" ..." if job.command_cut else "")
+
+
 def _word(name: str, prefix: str) -> str:
     return name.removeprefix(prefix).lower()
 
@@ -141,7 +155,7 @@ def job_text(job: Job, now: datetime) -> str:
     ended = job.ended_at or now
     rows = {
         "Job": job.id,
-        "Command": shlex.join(job.command),
+        "Command": command_text(job),
         "State": f"{job.state}: {outcome_text(job)}" if job.ended else job.state,
         "PID": "" if job.ended else str(job.pid),
         "Owner": f"{job.owner} (tenant {job.tenant})" if job.tenant else job.owner,
@@ -215,5 +229,5 @@ def job_cells(job: Job, now: datetime) -> tuple[str, ...]:
         job.tenant or "-",
         span_text(now - job.created_at) if job.created_at else "-",
         outcome_text(job),
-        printable(shlex.join(job.command)),
+        printable(command_text(job)),
     )

@@ -14,6 +14,7 @@ from jobworker.grpc_api.guard.refusal import Refusal
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor.errors import NoSuchJob
+from jobworker.supervisor.exact_text import to_text
 from jobworker.supervisor.ipc.client import SupervisorClient
 from jobworker.supervisor.ipc.snapshot import JobSnapshot
 
@@ -181,8 +182,25 @@ def tenant_of_start(identity: Identity, asked: str) -> str:
     return asked or (identity.tenants[0] if identity.tenants else "")
 
 
+def argv_of_start(request: pb.StartRequest) -> tuple[str, ...]:
+    """The program and its arguments, as exact_text has them.
+
+    Raises Refusal (INVALID_ARGUMENT) when they are given in both ways.
+    """
+    if not request.rawArguments:
+        return request.commandName, *request.Arguments
+    if request.commandName or request.Arguments:
+        raise Refusal(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "INVALID_REQUEST",
+            "rawArguments stand in place of commandName and Arguments, not beside them",
+        )
+    return tuple(map(to_text, request.rawArguments))
+
+
 def _facts_of_start(identity: Identity, request: pb.StartRequest, tenant: str) -> JobFacts:
-    return JobFacts(identity.common_name, tenant, request.commandName, tuple(request.Arguments))
+    command, *arguments = argv_of_start(request)
+    return JobFacts(identity.common_name, tenant, command, tuple(arguments))
 
 
 def denial(decision: Decision) -> Refusal:

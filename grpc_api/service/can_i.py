@@ -7,7 +7,7 @@ from jobworker.authz.identity import Identity
 from jobworker.authz.policy.rights import Right, rights_of
 from jobworker.authz.policy.rules import ACTIONS
 from jobworker.grpc_api.config import QuotaConfig
-from jobworker.grpc_api.guard.access import Access, Verdict
+from jobworker.grpc_api.guard.access import Access, Verdict, argv_of_start
 from jobworker.grpc_api.guard.guard import Call
 from jobworker.grpc_api.guard.refusal import Refusal
 from jobworker.grpc_api.service.messages import isolation_name, limits_message
@@ -41,7 +41,7 @@ async def _verdict(access: Access, identity: Identity, request: pb.CanIRequest) 
     if request.action not in ACTIONS:
         raise _meaningless(f"{request.action[:64]!r} is not one of {', '.join(ACTIONS)}")
     if request.action == "start":
-        if not request.start.commandName:
+        if not argv_of_start(request.start)[0]:
             raise _meaningless("say what would be started")
         return access.judge_start(identity, request.start)
     if not request.jobID:

@@ -1,12 +1,19 @@
 """What a job has used, may use and sees, as the contract tells it."""
 
+import shlex
+from collections.abc import Sequence
+
 import grpc
 
 from jobworker.grpc_api.guard.refusal import Refusal
 from jobworker.proto import workerservice_pb2 as pb
+from jobworker.supervisor.exact_text import legible
 from jobworker.supervisor.host.limits import Limits
 from jobworker.supervisor.ipc.snapshot import JobSnapshot
 from jobworker.supervisor.job import StopMode, StopWay
+
+# Characters; quotes may make five of one.
+_MOST_COMMAND = 65_536
 
 
 def usage_message(job: JobSnapshot, now_ns: int) -> pb.Usage:
@@ -34,6 +41,12 @@ def limits_message(limits: Limits) -> pb.Limits:
         openFiles=limits.open_files,
         ioWeight=limits.io_weight,
     )
+
+
+def command_text(argv: Sequence[str], *, cut: bool) -> str:
+    """The command line for a POSIX shell; of a long one, or a cut one, the beginning and ..."""
+    text = shlex.join(map(legible, argv))
+    return f"{text[:_MOST_COMMAND]} ..." if cut or len(text) > _MOST_COMMAND else text
 
 
 def stop_way(signal: int, mode: int) -> StopWay:

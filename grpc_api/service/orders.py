@@ -4,12 +4,23 @@ from dataclasses import dataclass
 
 from jobworker.authz.identity import Identity
 from jobworker.grpc_api.config import OutputLimits, QuotasConfig
-from jobworker.grpc_api.guard.access import tenant_of_start
+from jobworker.grpc_api.guard.access import argv_of_start, tenant_of_start
 from jobworker.grpc_api.service.messages import isolation_name, stop_way
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor.config import SupervisorConfig
+from jobworker.supervisor.exact_text import to_bytes
 from jobworker.supervisor.ipc.messages import stop_message
+
+
+def _variables(request: pb.StartRequest) -> list[ipc.Variable]:
+    return [
+        *(
+            ipc.Variable(name=name.encode(), value=value.encode())
+            for name, value in request.environment.items()
+        ),
+        *(ipc.Variable(name=one.name, value=one.value) for one in request.rawEnvironment),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +38,9 @@ class StartOrders:
             id=job_id,
             owner=identity.common_name,
             tenant=tenant,
-            argv=[request.commandName, *request.Arguments],
-            environment=request.environment,
-            cwd=request.workingDirectory,
+            argv=map(to_bytes, argv_of_start(request)),
+            environment=_variables(request),
+            cwd=request.rawWorkingDirectory or request.workingDirectory.encode(),
             grace_seconds=request.graceSeconds or self.config.grace_seconds,
             request_id=request.requestID,
             timeout_seconds=request.timeoutSeconds,

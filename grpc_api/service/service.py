@@ -1,7 +1,6 @@
 """The methods of the contract. Whoever gets here is authenticated and authorized (see guard)."""
 
 import contextlib
-import shlex
 from collections.abc import AsyncIterator
 from pathlib import Path
 from time import time_ns
@@ -15,7 +14,12 @@ from jobworker.grpc_api.guard.access import Access, facts
 from jobworker.grpc_api.guard.guard import current_call
 from jobworker.grpc_api.guard.refusal import Refusal
 from jobworker.grpc_api.service.can_i import can_i, rights
-from jobworker.grpc_api.service.messages import limits_message, stop_way, usage_message
+from jobworker.grpc_api.service.messages import (
+    command_text,
+    limits_message,
+    stop_way,
+    usage_message,
+)
 from jobworker.grpc_api.service.orders import StartOrders
 from jobworker.grpc_api.service.output import TEXT_BYTES, as_bytes, as_text, selection, timestamp
 from jobworker.proto import ipc_pb2 as ipc
@@ -23,6 +27,7 @@ from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceServicer
 from jobworker.supervisor.config import SupervisorConfig
 from jobworker.supervisor.errors import NoSuchJob, StillRunning
+from jobworker.supervisor.exact_text import is_utf8, legible, to_bytes
 from jobworker.supervisor.ipc.snapshot import JobSnapshot
 from jobworker.supervisor.job import State
 from jobworker.supervisor.output.follow import CHUNK_BYTES, follow
@@ -184,11 +189,13 @@ def status_message(job: JobSnapshot) -> pb.QueryStatusResponse:
     message = pb.QueryStatusResponse(
         pid=job.pid,
         exitCode=job.exit_code,
-        command=shlex.join(job.argv),
+        command=command_text(job.argv, cut=job.argv_cut),
         JobStatus=pb.EXITED if job.ended else pb.RUNNING,
         jobID=job.id,
-        commandName=job.argv[0],
-        Arguments=job.argv[1:],
+        commandName=legible(job.argv[0]),
+        Arguments=map(legible, job.argv[1:]),
+        rawArguments=[] if all(map(is_utf8, job.argv)) else map(to_bytes, job.argv),
+        argumentsCut=job.argv_cut,
         state=pb.JobState.Name(job.state),
         endReason=pb.EndReason.Name(job.reason),
         signal=job.signal,
@@ -199,7 +206,8 @@ def status_message(job: JobSnapshot) -> pb.QueryStatusResponse:
         outputBegin=job.output_begin,
         outputComplete=job.output_complete,
         detail=job.detail,
-        workingDirectory=job.cwd,
+        workingDirectory=legible(job.cwd),
+        rawWorkingDirectory=b"" if is_utf8(job.cwd) else to_bytes(job.cwd),
         usage=usage_message(job, time_ns()),
         limits=limits_message(job.limits),
         user=job.user,

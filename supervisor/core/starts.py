@@ -26,6 +26,11 @@ from jobworker.supervisor.local.pool import Launcher, LauncherPool
 from jobworker.supervisor.output.recorder import Recorder
 from jobworker.supervisor.quotas import Subject, subjects_of
 
+_TOO_LONG = (
+    "one argument or variable exceeds 128 KiB, or all together exceed what execve(2) takes "
+    "on this host (a quarter of the stack limit): pass the rest in a file"
+)
+
 # Called once with how the start came out.
 Outcome = Callable[[LiveJob | SupervisorError], None]
 
@@ -199,6 +204,8 @@ class Starts:
         if failure is not None:
             number, step = failure
             message = f"cannot {step}: {words(number)}"
+            if number == errno.E2BIG:
+                message += f": {_TOO_LONG}"
             program = step.startswith("execute ")
             self._withdraw(live, CannotExecute(message, number, program=program))
             return

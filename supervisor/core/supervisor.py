@@ -24,7 +24,7 @@ from jobworker.supervisor.errors import (
 from jobworker.supervisor.host.accounting import ExitUsage
 from jobworker.supervisor.host.cgroup import JobCgroups
 from jobworker.supervisor.ipc import requests
-from jobworker.supervisor.ipc.messages import job_message
+from jobworker.supervisor.ipc.messages import MAX_LISTED_BYTES, job_message, words_of
 from jobworker.supervisor.ipc.server import Client, Clients
 from jobworker.supervisor.job import (
     AS_EVER,
@@ -170,7 +170,11 @@ class Supervisor:
         client.reply(
             seq,
             *(
-                job_message(live.job if live else job, gone=live.gone if live else True)
+                job_message(
+                    live.job if live else job,
+                    gone=live.gone if live else True,
+                    most=MAX_LISTED_BYTES,
+                )
                 for job, live in zip(found, lives, strict=True)
             ),
         )
@@ -243,7 +247,7 @@ class Supervisor:
                 self._quotas.check(request, call.quotas)
                 self.starts.check(request)
         except SupervisorError as error:
-            return str(error)
+            return words_of(error)
         return ""
 
     def _check_serving(self) -> None:

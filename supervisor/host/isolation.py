@@ -19,6 +19,8 @@ from jobworker.supervisor.host.users import Account
 _BUBBLEWRAP = ("/usr/bin/bwrap", "/usr/local/bin/bwrap", "/bin/bwrap")
 # Directories where users and services keep what is theirs; the job gets an empty one of each.
 _EMPTIED = ("/tmp", "/var/tmp", "/home", "/root", "/run")  # noqa: S108 - the job's own
+# bubblewrap.c has MAX_ARGS 9000 for options and command together; ours need some.
+_MOST_WORDS = 8000
 # What programs need of /run, for names on the network.
 _RESOLVER = "/run/systemd/resolve"
 
@@ -96,6 +98,15 @@ def bubblewrap() -> str:
         "this host cannot isolate jobs: bubblewrap is not installed "
         "(the administrator installs it: apt install bubblewrap)"
     )
+
+
+def check_fits(arguments: int, variables: int) -> None:
+    """Raise CannotPlace for a command line that bubblewrap does not take."""
+    if arguments + 3 * variables > _MOST_WORDS:
+        raise CannotPlace(
+            f"an isolated job takes {_MOST_WORDS} arguments at most, each variable counting as "
+            f"three: this one has {arguments} and {variables} variables; pass them in a file"
+        )
 
 
 def private_options(

@@ -1,7 +1,10 @@
 """From jobs and errors to messages on the pipe."""
 
+from collections.abc import Sequence
+
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.supervisor import errors
+from jobworker.supervisor.exact_text import legible, to_bytes
 from jobworker.supervisor.host.accounting import Usage
 from jobworker.supervisor.host.limits import Limits
 from jobworker.supervisor.host.users import SERVICE_USER
@@ -22,14 +25,22 @@ CODES: dict[type[errors.SupervisorError], ipc.Code] = {
 _ERRORS = {code: error for error, code in CODES.items()}
 
 
-def job_message(job: Job, *, gone: bool) -> ipc.Job:
-    """A job as clients see it."""
+# Bytes of a command line in messages: a page of 1000 jobs must fit into a frame, and an
+# answer about one into what a gRPC client takes (4 MiB).
+MAX_ARGV_BYTES = 1024 * 1024
+MAX_LISTED_BYTES = 2048
+
+
+def job_message(job: Job, *, gone: bool, most: int = MAX_ARGV_BYTES) -> ipc.Job:
+    """A job as clients see it, with at most so many bytes of its command line."""
+    argv, cut = _cut(job.request.argv, most)
     return ipc.Job(
         id=job.id,
         owner=job.request.owner,
         tenant=job.request.tenant,
-        argv=job.request.argv,
-        cwd=job.request.cwd,
+        argv=argv,
+        argv_cut=cut,
+        cwd=to_bytes(job.request.cwd),
         state=ipc.State.Name(job.state),
         reason=ipc.Reason.Name(job.reason),
         pid=job.pid,
@@ -51,6 +62,19 @@ def job_message(job: Job, *, gone: bool) -> ipc.Job:
         no_network=not job.request.network,
         stop=stop_message(job.request.stop),
     )
+
+
+def _cut(argv: Sequence[str], most: int) -> tuple[list[bytes], bool]:
+    """As much of a command line as goes into so many bytes, and whether that is not all."""
+    kept: list[bytes] = []
+    for argument in map(to_bytes, argv):
+        # What a message needs beside the bytes of an argument, at most.
+        most -= 6
+        if len(argument) > most:
+            return [*kept, argument[: max(0, most)]], True
+        kept.append(argument)
+        most -= len(argument)
+    return kept, False
 
 
 def stop_message(way: StopWay) -> ipc.StopWay:
@@ -81,9 +105,14 @@ def _usage_message(usage: Usage) -> ipc.Usage:
     )
 
 
+def words_of(error: errors.SupervisorError) -> str:
+    """What an error says, in valid Unicode."""
+    return legible(str(error))
+
+
 def error_reply(seq: int, error: errors.SupervisorError) -> ipc.Reply:
     """The reply to a request that failed."""
-    reply = ipc.Reply(seq=seq, code=CODES[type(error)], message=str(error))
+    reply = ipc.Reply(seq=seq, code=CODES[type(error)], message=words_of(error))
     if isinstance(error, errors.CannotExecute):
         reply.errno, reply.program = error.errno, error.program
     if isinstance(error, errors.QuotaReached):

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.supervisor import job
 from jobworker.supervisor.errors import InvalidRequest
+from jobworker.supervisor.exact_text import to_text
 from jobworker.supervisor.host.isolation import Profile
 from jobworker.supervisor.host.limits import MAX_TIMEOUT_SECONDS, Limits
 from jobworker.supervisor.keeper.launcher import TOKEN_VARIABLE
@@ -20,12 +21,12 @@ _JOB_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0
 _ID_PREFIX = re.compile(r"[0-9a-f-]{0,36}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-MAX_ARGUMENTS = 4096
-MAX_VARIABLES = 1024
-# Arguments and variables together. The kernel's own limit (execve(2), E2BIG)
-# depends on the stack limit and may be lower.
-MAX_SPEC_BYTES = 1024 * 1024
+# Arguments and variables together: three quarters of _STK_LIM, which no stack
+# limit raises (execve(2), "Limits on size of arguments and environment"). Below,
+# the kernel decides (E2BIG), as it depends on the stack limit.
+MAX_SPEC_BYTES = 6 * 1024 * 1024
+# Bytes of a pointer in argv and in the environment, which count.
+_POINTER = 8
 MAX_PATH_BYTES = 4095
 MAX_GRACE_SECONDS = 86400.0
 MAX_PAGE = 1000
@@ -186,9 +187,9 @@ def check_start(asked: ipc.Start) -> job.Request:
     """A start, checked field by field. Raises InvalidRequest naming the field."""
     _check_command(asked)
     _check_environment(asked)
-    if asked.cwd and not asked.cwd.startswith("/"):
+    if asked.cwd and not asked.cwd.startswith(b"/"):
         raise InvalidRequest("the working directory is not an absolute path")
-    if len(asked.cwd.encode()) > MAX_PATH_BYTES:
+    if len(asked.cwd) > MAX_PATH_BYTES:
         raise InvalidRequest(f"the working directory is longer than {MAX_PATH_BYTES} bytes")
     if asked.request_id and not _REQUEST_ID.fullmatch(asked.request_id):
         raise InvalidRequest("a request ID is 1 to 64 characters of A-Z a-z 0-9 . _ -")
@@ -196,9 +197,9 @@ def check_start(asked: ipc.Start) -> job.Request:
         id=_job_id(asked.id),
         owner=_name("the owner", asked.owner),
         tenant=_name("the tenant", asked.tenant) if asked.tenant else "",
-        argv=tuple(asked.argv),
-        environment=dict(asked.environment),
-        cwd=asked.cwd,
+        argv=tuple(map(to_text, asked.argv)),
+        environment={to_text(one.name): to_text(one.value) for one in asked.environment},
+        cwd=to_text(asked.cwd),
         grace=_grace(asked.grace_seconds),
         request_id=asked.request_id,
         output_limit=_output_limit(asked.output_limit),
@@ -267,20 +268,23 @@ def _output_limit(asked: ipc.OutputLimit) -> job.OutputLimit:
 def _check_command(asked: ipc.Start) -> None:
     if not asked.argv or not asked.argv[0]:
         raise InvalidRequest("no command was given")
-    if len(asked.argv) > MAX_ARGUMENTS or len(asked.environment) > MAX_VARIABLES:
-        raise InvalidRequest(
-            f"more than {MAX_ARGUMENTS} arguments or {MAX_VARIABLES} environment variables"
-        )
-    texts = [*asked.argv, *asked.environment, *asked.environment.values(), asked.cwd]
-    if any("\0" in text for text in texts):
+    names = [one.name for one in asked.environment]
+    values = [one.value for one in asked.environment]
+    texts = [*asked.argv, *names, *values, asked.cwd]
+    if any(b"\0" in text for text in texts):
         raise InvalidRequest("a NUL byte cannot be part of an argument, a variable or a path")
-    if sum(len(text.encode()) + 1 for text in texts) > MAX_SPEC_BYTES:
-        raise InvalidRequest(f"arguments and environment exceed {MAX_SPEC_BYTES} bytes")
+    pointers = _POINTER * (len(asked.argv) + len(names))
+    if (size := sum(len(text) + 1 for text in texts) + pointers) > MAX_SPEC_BYTES:
+        raise InvalidRequest(
+            f"arguments and environment take {size} bytes: "
+            f"execve(2) takes {MAX_SPEC_BYTES} at most, pass the rest in a file"
+        )
 
 
 def _check_environment(asked: ipc.Start) -> None:
-    for name in asked.environment:
-        if not _VARIABLE.fullmatch(name):
+    for variable in asked.environment:
+        name = to_text(variable.name)
+        if not name or "=" in name:
             raise InvalidRequest(f"{name[:64]!r} is not a name for an environment variable")
         if name == TOKEN_VARIABLE:
             raise InvalidRequest(f"{name} is set by the supervisor")

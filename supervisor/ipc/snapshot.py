@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from jobworker.proto import ipc_pb2 as ipc
+from jobworker.supervisor.exact_text import to_text
 from jobworker.supervisor.host.accounting import Usage
 from jobworker.supervisor.host.isolation import Isolation, Profile
 from jobworker.supervisor.host.limits import Limits
@@ -17,7 +18,9 @@ class JobSnapshot:
     the byte `output_begin` to before `output_end` is kept. `exit_status` and
     `signal` are waitpid(2)'s, for a job that has ended.
     `output_drained` says that what was written until the main process ended is
-    kept; that the output is complete, that nobody can write any more.
+    kept; that the output is complete, that nobody can write any more. `argv` and `cwd` are as
+    exact_text has them; where `argv_cut`, the end of `argv` is left out, in a
+    list more of it than elsewhere.
     `gone` says that nothing of its tree is left; False also means that nobody
     has looked. `usage` is as of the last look, which asking for the job takes.
     `user` is the Unix user it runs as, `user_shared` that this is the service's own.
@@ -27,6 +30,7 @@ class JobSnapshot:
     owner: str
     tenant: str
     argv: tuple[str, ...]
+    argv_cut: bool
     cwd: str
     state: State
     reason: Reason
@@ -70,8 +74,9 @@ class JobSnapshot:
             id=job.id,
             owner=job.owner,
             tenant=job.tenant,
-            argv=tuple(job.argv),
-            cwd=job.cwd,
+            argv=tuple(map(to_text, job.argv)),
+            argv_cut=job.argv_cut,
+            cwd=to_text(job.cwd),
             state=State(job.state),
             reason=Reason(job.reason),
             pid=job.pid,

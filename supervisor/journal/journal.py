@@ -7,6 +7,7 @@ it answers anybody, so that many starts share one fdatasync(2).
 """
 
 import contextlib
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -172,7 +173,7 @@ class Journal:
                 request.owner,
                 request.tenant,
                 request.request_id,
-                msgspec.json.encode(request).decode(),
+                _json_of(request),
                 job.created_ns,
                 job.pid,
                 job.pid_start,
@@ -308,9 +309,26 @@ def _changing(job: Job) -> tuple[int | str, ...]:
     )
 
 
+def _json_of(request: Request) -> str:
+    try:
+        return msgspec.json.encode(request).decode()
+    except UnicodeEncodeError:
+        # Lone surrogates (see exact_text) are escapes, which msgspec does not write.
+        return json.dumps(msgspec.to_builtins(request))
+
+
+def _request_of(text: str) -> Request:
+    try:
+        return msgspec.json.decode(text, type=Request)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        return msgspec.convert(json.loads(text), Request)
+
+
 def _job_of(row: tuple[Any, ...]) -> Job:
     return Job(
-        request=msgspec.json.decode(row[4], type=Request),
+        request=_request_of(row[4]),
         created_ns=row[5],
         pid=row[6],
         pid_start=row[7],

@@ -33,6 +33,8 @@ _prctl = ctypes.CDLL(None, use_errno=True).prctl
 # programs that use select(2), or close all that may be open, count on the lower.
 _OPEN_FILES, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
 
+# Characters of the program's name in an error.
+_SHOWN = 300
 # The exit status of a launcher that could not execute its job's program.
 FAILED = 127
 
@@ -42,7 +44,8 @@ class Spec(NamedTuple):
 
     `credentials` are (user ID, group ID, all group IDs), None to stay who we
     are; `resource_limits` pairs of a resource and its limit (setrlimit(2)).
-    `sandbox` is bubblewrap and its options, or empty.
+    `sandbox` is bubblewrap and its options, or empty. What is not UTF-8 in the
+    texts are lone surrogates.
     """
 
     argv: list[str]
@@ -106,8 +109,8 @@ def run(control: socket.socket, stdout: int, stderr: int, cgroup: str) -> None:
         step = "give up the service's privileges"
         _confine(spec)
         step = f"change to directory {spec.cwd}"
-        os.chdir(spec.cwd)
-        step = f"execute {spec.argv[0]}"
+        os.chdir(_bytes(spec.cwd))
+        step = f"execute {spec.argv[0][:_SHOWN]}"
         _execute(spec)
     except OSError as error:
         packets.send(control, ("failed", error.errno or 0, step))
@@ -143,28 +146,34 @@ def _confine(spec: Spec) -> None:
 
 def _execute(spec: Spec) -> None:
     """Replace this process by the job's program, or by the sandbox that runs it."""
+    argv = list(map(_bytes, spec.argv))
     if not spec.sandbox:
-        os.execvpe(spec.argv[0], spec.argv, spec.env)
+        os.execvpe(argv[0], argv, {_bytes(name): _bytes(text) for name, text in spec.env.items()})
     # Bubblewrap is executed whatever it is to execute, so that is looked at here.
-    _check_program(spec.argv[0], spec.env.get("PATH", os.defpath))
+    _check_program(argv[0], _bytes(spec.env.get("PATH", os.defpath)))
     options = [*spec.sandbox[1:], "--clearenv"]
     for name, value in spec.env.items():
         options += ["--setenv", name, value]
     # Not its own environment: LD_PRELOAD would run the tenant's code outside.
     # Not its arguments: they have less room, and all may read them.
     descriptor = os.memfd_create("jobworker-sandbox", 0)
-    data = "\0".join((*options, "")).encode()
+    data = _bytes("\0".join((*options, "")))
     while data:
         data = data[os.write(descriptor, data) :]
     os.lseek(descriptor, 0, os.SEEK_SET)
-    command = [spec.sandbox[0], "--args", str(descriptor), "--", *spec.argv]
+    command = [spec.sandbox[0].encode(), b"--args", b"%d" % descriptor, b"--", *argv]
     token = {name: value for name, value in spec.env.items() if name == TOKEN_VARIABLE}
     os.execve(command[0], command, token)
 
 
-def _check_program(name: str, path: str) -> None:
+def _bytes(text: str) -> bytes:
+    """The bytes that a text of the spec stands for, whatever the locale (PEP 383)."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _check_program(name: bytes, path: bytes) -> None:
     """Raise the OSError with which execvp(3) would fail, as far as that can be told."""
-    candidates = [name] if "/" in name else [f"{part}/{name}" for part in path.split(":")]
+    candidates = [name] if b"/" in name else [part + b"/" + name for part in path.split(b":")]
     found = [candidate for candidate in candidates if os.path.isfile(candidate)]  # noqa: PTH113
     if not any(os.access(candidate, os.X_OK) for candidate in found):
         number = errno.EACCES if found else errno.ENOENT

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from jobworker.supervisor.config import SupervisorConfig
 from jobworker.supervisor.host.cgroup import JobCgroups
-from jobworker.supervisor.host.isolation import Profile, bubblewrap, private_options
+from jobworker.supervisor.host.isolation import Profile, bubblewrap, check_fits, private_options
 from jobworker.supervisor.host.limits import check_kept
 from jobworker.supervisor.host.tree import mark_of
 from jobworker.supervisor.host.users import Account, Users, service_environment
@@ -40,6 +40,7 @@ class Placement:
         isolation = config.isolation.resolve(asked.profile, asked.network, asked.tenant)
         if isolation.profile is Profile.PRIVATE:
             bubblewrap()
+            check_fits(len(asked.argv), len(asked.environment))
         return replace(
             asked,
             account=account,

@@ -1,11 +1,16 @@
 """The client commands against a real server: what they print and how they end."""
 
 import json
+import os
 import re
 import signal
+from pathlib import Path
 
+import grpc
 import pytest
 
+from jobworker.proto import workerservice_pb2 as pb
+from tests.support.client import calling, refused, start
 from tests.support.server import Server
 
 JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -77,10 +82,54 @@ def test_a_number_that_nothing_holds_is_a_usage_error(server: Server, words: lis
     assert b"Traceback" not in done.stderr
 
 
-def test_arguments_that_are_not_utf8_are_a_usage_error(server: Server) -> None:
-    done = server.run("alice", "start", "echo", "\udcff")
-    assert done.returncode == 2
-    assert b"is not UTF-8" in done.stderr
+def test_what_is_not_utf8_arrives_byte_for_byte(server: Server, tmp_path: Path) -> None:
+    """Arguments, variables and directories that are not UTF-8 were a usage error."""
+    place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xfc"))
+    place.mkdir()
+    variables = server.run("alice", "run", "-e", "na.me=\udcff", "-e", "\udcfe=x", "env").stdout
+    assert {b"na.me=\xff", b"\xfe=x"} <= set(variables.splitlines())
+    script = ("sh", "-c", 'printf %s "$1"; pwd', "sh", "a\udcffb\u00fc")
+    done = server.run("alice", "run", "--cwd", str(place), "--", *script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == b"a\xffb\xc3\xbc" + os.fsencode(place) + b"\n"
+    (job,) = json.loads(server.ask("alice", "list", "-n", "1", "-o", "json"))
+    assert job["command"][-1] == "a\udcffb\u00fc"
+    assert job["working_directory"] == str(place)
+    assert "a\\udcffb" in server.ask("alice", "status", job["id"])
+
+
+def test_a_program_that_is_not_there_is_told_in_letters(server: Server) -> None:
+    done = server.run("alice", "run", "/nowhere/\udcff")
+    assert done.returncode == 127
+    assert "cannot execute /nowhere/\ufffd" in done.stderr.decode()
+
+
+def test_more_than_execve_takes_is_told_in_words(server: Server) -> None:
+    """4096 arguments, and 1 MiB of them, were the most."""
+    many = ["x" * 1000] * 1000
+    assert server.run("alice", "run", "echo", *many, *["y"] * 5000).returncode == 0
+    done = server.run("alice", "run", "-e", f"BIG={'x' * 131_000}", "env", "-i", "true")
+    assert done.returncode == 0, done.stderr
+    with calling(server, "alice") as alice:
+        with refused(grpc.StatusCode.FAILED_PRECONDITION) as said:
+            start(alice, "echo", "x" * 200_000)
+        assert "Argument list too long (E2BIG): one argument or variable exceeds 128 KiB" in said[0]
+        with refused(grpc.StatusCode.INVALID_ARGUMENT) as said:
+            start(alice, "echo", *["x" * 100_000] * 70)
+        assert "execve(2) takes 6291456 at most" in said[0]
+
+
+def test_long_command_lines_keep_nobody_from_listing(server: Server) -> None:
+    """A page of them was more than a frame, or a gRPC message, holds."""
+    with calling(server, "alice") as alice:
+        jobs = [start(alice, "true", *["'" * 100_000] * 15) for _ in range(4)]
+        listed = alice.List(pb.ListRequest(pageSize=4)).jobs
+        assert {job.jobID for job in listed} == set(jobs)
+        assert all(job.argumentsCut and job.command.endswith(" ...") for job in listed)
+        assert all(job.ByteSize() < 20_000 for job in listed)
+        whole = alice.QueryStatus(pb.QueryStatusRequest(jobID=jobs[0]))
+        assert whole.argumentsCut
+        assert len(whole.Arguments) == 11
 
 
 def test_wait_prints_the_exit_code_of_each_job(server: Server) -> None:
@@ -107,7 +156,7 @@ def test_a_unique_prefix_of_the_id_is_enough(server: Server) -> None:
 
 def test_stop_ends_jobs_and_prints_their_ids(server: Server) -> None:
     jobs = [server.ask("alice", "start", "sleep", "1000") for _ in range(2)]
-    assert server.ask("alice", "stop", *jobs).split() == jobs
+    assert set(server.ask("alice", "stop", *jobs).split()) == set(jobs)
     for job in jobs:
         status = json.loads(server.ask("alice", "status", "-o", "json", job))
         assert (status["state"], status["reason"]) == ("ended", "stopped")

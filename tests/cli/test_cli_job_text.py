@@ -31,6 +31,7 @@ RUNNING = Job(
     signal=None,
     pid=42,
     command=("sh", "-c", "echo 'a b'"),
+    command_cut=False,
     working_directory="/srv",
     owner="alice",
     tenant="team-a",

@@ -73,7 +73,7 @@ async def alices_jobs(directory: Path, count: int = 1) -> AsyncIterator[tuple[Ac
     async with AsyncJobWorker(directory / "state", cgroup="off") as worker:
         ids = [str(uuid7()) for _ in range(count)]
         for job_id in ids:
-            start = ipc.Start(id=job_id, owner="alice", tenant="team-a", argv=["true"], cwd="/")
+            start = ipc.Start(id=job_id, owner="alice", tenant="team-a", argv=[b"true"], cwd=b"/")
             await worker.client.start(start)
         yield Access(PolicyInForce(policy), worker.client), ids
 
