@@ -10,7 +10,7 @@ from typing import NamedTuple
 import click
 
 from jobworker.client.endpoint import Endpoint
-from jobworker.client.errors import BadFile, CallFailed, ClientError, GaveUp
+from jobworker.client.errors import BadFile, CallFailed, CertificateEnded, ClientError, GaveUp
 
 
 class ExitCode(IntEnum):
@@ -86,6 +86,13 @@ class RequestFailed(CliError):
         self.errno = errno
 
 
+class CutOff(CliError):
+    """What was followed is followed no more, as one's certificate is not accepted any longer."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ExitCode.REFUSED)
+
+
 class _Telling(NamedTuple):
     exit_code: ExitCode
     sentence: str
@@ -132,12 +139,19 @@ def failure(error: ClientError, endpoint: Endpoint) -> CliError:
     # Only now: it imports ssl.
     from jobworker.client.diagnosis import explained
 
-    match explained(error, endpoint):
+    return _told(explained(error, endpoint), endpoint)
+
+
+def _told(error: ClientError, endpoint: Endpoint) -> CliError:
+    match error:
+        case CertificateEnded(sought=sought) as ended:
+            why = _request_failed(ended, endpoint)
+            return CutOff(f"no more of {sought}: {why}. The job goes on")
         case CallFailed() as failed:
             return _request_failed(failed, endpoint)
         case GaveUp(sought=sought, last=last):
-            failed_last = _request_failed(last, endpoint)
-            return CliError(f"gave up on {sought}: {failed_last}", failed_last.exit_code)
+            told = _told(last, endpoint)
+            return CliError(f"gave up on {sought}: {told}", told.exit_code)
         case BadFile() as bad:
             return SettingsError(str(bad))
         case other:

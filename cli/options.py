@@ -104,8 +104,10 @@ def client_command(
     @functools.wraps(command)
     def connected(*args: P.args, **kwargs: P.kwargs) -> None:
         chosen = endpoint(click.get_current_context())
+        from jobworker.cli.expiry import warn_of_expiry
         from jobworker.client.connection import connect
 
+        warn_of_expiry(chosen.cert, os.environ)
         try:
             with connect(chosen, tell) as service:
                 command(service, *args, **kwargs)

@@ -3,20 +3,12 @@
 Modules that import this one import gRPC, which takes a while.
 """
 
-import json
-import os
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-# Before gRPC's import, which reads it: its own log lines would stand between
-# the command's, which say the same in words.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
-import grpc
-
+from jobworker.client.channel import Channel
 from jobworker.client.endpoint import Endpoint
-from jobworker.client.errors import BadFile
 from jobworker.client.outcome import calling
 from jobworker.client.output_connection import OutputConnection
 from jobworker.proto import workerservice_pb2 as pb
@@ -24,39 +16,6 @@ from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
 
 # For calls that the server answers without waiting for a process to end.
 PROMPT_SECONDS = 30.0
-
-
-def _service_config() -> str:
-    """Return the retry policy (gRFC A6): calls that may be repeated outlast a front's restart.
-
-    Signal may not: a signal that arrives twice is another thing than one.
-    """
-    repeatable = ("Start", "Stop", "QueryStatus", "Wait", "List", "WhoAmI", "CanI", "Rights")
-    service = "workerservice.WorkerService"
-    policy = {
-        "maxAttempts": 5,
-        "initialBackoff": "0.1s",
-        "maxBackoff": "1s",
-        "backoffMultiplier": 2,
-        "retryableStatusCodes": ["UNAVAILABLE"],
-    }
-    names = [{"service": service, "method": method} for method in repeatable]
-    return json.dumps({"methodConfig": [{"name": names, "retryPolicy": policy}]})
-
-
-_CHANNEL_OPTIONS = (
-    ("grpc.service_config", _service_config()),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 5_000),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-    # So that a follower notices a server that went without a word. A gRPC
-    # server hangs up on who pings it more often than every five minutes.
-    ("grpc.keepalive_time_ms", 330_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.max_pings_without_data", 0),
-)
-
-
 # Takes a sentence that the user should see while things go on.
 Notice = Callable[[str], None]
 
@@ -71,11 +30,19 @@ class Service:
     Each raises CallFailed when it fails; `diagnosis.explained` then finds out why.
     """
 
-    def __init__(self, channel: grpc.Channel, endpoint: Endpoint, notice: Notice) -> None:
+    def __init__(self, channel: Channel, endpoint: Endpoint, notice: Notice) -> None:
         """`notice` is told what the user should know of the connection."""
-        self._stub = WorkerServiceStub(channel)
+        self._channel = channel
+        self._stub = WorkerServiceStub(channel.current)
         self.endpoint = endpoint
         self.notice = notice
+
+    def renew(self) -> bool:
+        """Make the next calls with the certificate files as they are now; whether they changed."""
+        renewed = self._channel.renew()
+        if renewed:
+            self._stub = WorkerServiceStub(self._channel.current)
+        return renewed
 
     def start(self, request: pb.StartRequest) -> pb.StartResponse:
         """Start a job."""
@@ -166,29 +133,9 @@ def connect(endpoint: Endpoint, notice: Notice = _silently) -> Iterator[Service]
     Raises:
         BadFile: A certificate or key file cannot be read or is none.
     """
-    credentials = grpc.ssl_channel_credentials(
-        root_certificates=_pem(endpoint.ca, "CA certificate", "CERTIFICATE"),
-        private_key=_pem(endpoint.key, "client key", "PRIVATE KEY"),
-        certificate_chain=_pem(endpoint.cert, "client certificate", "CERTIFICATE"),
-    )
-    _warn_of_open_key(endpoint.key, notice)
-    with grpc.secure_channel(endpoint.server, credentials, _CHANNEL_OPTIONS) as channel:
+    with closing(Channel(endpoint)) as channel:
+        _warn_of_open_key(endpoint.key, notice)
         yield Service(channel, endpoint, notice)
-
-
-def _pem(path: Path, meaning: str, label: str) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BadFile(f"cannot read the {meaning} {path}: {error.strerror}") from error
-    if f"{label}-----".encode() not in content:
-        raise BadFile(f"the {meaning} {path} is not one in PEM form (no BEGIN {label} line)")
-    # gRPC has no way to ask for its password.
-    if b"ENCRYPTED" in content:
-        raise BadFile(
-            f"the {meaning} {path} is encrypted; give one that is not, in a file only you can read"
-        )
-    return content
 
 
 def _warn_of_open_key(path: Path, notice: Notice) -> None:

@@ -7,9 +7,11 @@ a refused port from a wrong name and one bad certificate from another.
 
 import socket
 import ssl
+from datetime import UTC, datetime
 
+from jobworker.client.certificate import validity_of
 from jobworker.client.endpoint import Endpoint
-from jobworker.client.errors import CallFailed, ClientError, GaveUp
+from jobworker.client.errors import BadFile, CallFailed, ClientError, GaveUp
 from jobworker.client.tls import client_context
 
 PATIENCE_SECONDS = 5.0
@@ -22,35 +24,41 @@ def explained(error: ClientError, endpoint: Endpoint) -> ClientError:
     """
     match error:
         case CallFailed(code="UNAVAILABLE"):
-            return CallFailed(error.code, why_unreachable(endpoint, error.message))
+            return why_unreachable(endpoint, error.message)
         case GaveUp(last=CallFailed(code="UNAVAILABLE") as last):
-            why = why_unreachable(endpoint, last.message)
-            return GaveUp(error.sought, CallFailed(last.code, why))
+            return GaveUp(error.sought, why_unreachable(endpoint, last.message))
     return error
 
 
-def why_unreachable(endpoint: Endpoint, said: str) -> str:
-    """Return what is wrong and what to check, or `said` when a connection now succeeds.
+def why_unreachable(endpoint: Endpoint, said: str) -> ClientError:
+    """Return what is wrong and what to check; `said` is told when a connection now succeeds.
 
-    Opens a connection; takes at most a few times PATIENCE_SECONDS.
+    It is a BadFile where a file will not do, and a CallFailed otherwise: with
+    UNAUTHENTICATED when the server does not accept one's certificate, and with
+    UNAVAILABLE for all else. Opens a connection; takes at most a few times
+    PATIENCE_SECONDS.
     """
-    fault = _fault_in_files(endpoint)
-    if fault:
-        return fault
-    address = endpoint.address
+    host, _ = endpoint.address
     try:
-        with socket.create_connection(address, timeout=PATIENCE_SECONDS) as plain:
-            return _handshake(plain, address[0], endpoint) or said
+        _check_files(endpoint)
+        with socket.create_connection(endpoint.address, timeout=PATIENCE_SECONDS) as plain:
+            why = _handshake(plain, host, endpoint) or said
+    except ClientError as error:
+        return error
     except OSError as error:
-        return _no_connection(error)
+        why = _no_connection(error)
+    return CallFailed("UNAVAILABLE", why)
 
 
 def _handshake(plain: socket.socket, host: str, endpoint: Endpoint) -> str:
-    """Return what goes wrong in the TLS handshake over `plain`, "" if nothing does."""
+    """Return what goes wrong in the TLS handshake over `plain`, "" if nothing does.
+
+    Raises CallFailed when it is one's certificate.
+    """
     try:
         with client_context(endpoint, ["h2"]).wrap_socket(plain, server_hostname=host) as secured:
             # In TLS 1.3 the server's verdict on our certificate follows the
-            # handshake; a server that took it sends its HTTP/2 endpoint.
+            # handshake; a server that took it sends its HTTP/2 settings.
             if secured.recv(1):
                 return ""
     except TimeoutError:
@@ -59,23 +67,59 @@ def _handshake(plain: socket.socket, host: str, endpoint: Endpoint) -> str:
         return _bad_server_certificate(error, host, endpoint)
     except ssl.SSLError as error:
         return _refused_handshake(error, endpoint)
+    check_dates(endpoint)
     return f"it may not accept the certificate {endpoint.cert}; its log says why it hung up"
 
 
-def _fault_in_files(endpoint: Endpoint) -> str:
-    """Return what is wrong with the CA, certificate or key file, "" if nothing is."""
+# Reasons of SSLError with which OpenSSL itself does not take a certificate.
+_TOO_WEAK = {
+    "EE_KEY_TOO_SMALL": "its key is too short",
+    "CA_KEY_TOO_SMALL": "a CA's key in it is too short",
+    "CA_MD_TOO_WEAK": "it is signed with a hash that is broken, such as SHA-1",
+}
+
+
+def _check_files(endpoint: Endpoint) -> None:
+    """Raise BadFile for a file that is damaged, CallFailed for a certificate nobody accepts."""
     for path in (endpoint.ca, endpoint.cert):
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
-        except ssl.SSLError:
-            return f"the certificate file {path} is damaged"
+        except ssl.SSLError as error:
+            raise BadFile(f"the certificate file {path} is damaged") from error
     try:
         client_context(endpoint, ["h2"])
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            return f"the key {endpoint.key} does not belong to the certificate {endpoint.cert}"
-        return f"the key file {endpoint.key} is damaged"
-    return ""
+            raise BadFile(
+                f"the key {endpoint.key} does not belong to the certificate {endpoint.cert}"
+            ) from error
+        if error.reason in _TOO_WEAK:
+            raise _not_accepted(
+                f"{_TOO_WEAK[error.reason]}; get one with an EC key, or RSA of 2048 bits or more"
+            ) from error
+        raise BadFile(f"the key file {endpoint.key} is damaged") from error
+
+
+def _not_accepted(why: str) -> CallFailed:
+    return CallFailed("UNAUTHENTICATED", why)
+
+
+def check_dates(endpoint: Endpoint) -> None:
+    """Raise CallFailed if one's certificate is not valid now, by this host's clock.
+
+    Raises BadFile as well, for what is no certificate.
+    """
+    validity, now = validity_of(endpoint.cert), datetime.now(UTC)
+    if now > validity.end:
+        raise _not_accepted(f"it expired at {_utc(validity.end)}; get a new one")
+    if now < validity.begin:
+        raise _not_accepted(
+            f"it is valid only from {_utc(validity.begin)} on; check this host's clock"
+        )
+
+
+def _utc(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
 
 
 # X509_V_ERR_* of x509_vfy.h(3ssl) for the server's certificate.
@@ -100,19 +144,28 @@ def _bad_server_certificate(
 
 # TLS alerts (RFC 8446, section 6) as OpenSSL names them in SSLError.reason.
 _ALERTS = {
-    "TLSV1_ALERT_UNKNOWN_CA": "is signed by a CA that the server does not trust",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "has expired; get a new one",
-    "SSLV3_ALERT_CERTIFICATE_REVOKED": "has been revoked; get a new one",
-    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "is not for clients; get one that is",
-    "SSLV3_ALERT_BAD_CERTIFICATE": "is not one the server accepts; its log says why",
-    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "is not one the server accepts; its log says why",
+    "TLSV1_ALERT_UNKNOWN_CA": "it is signed by a CA that the server does not trust",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": "it has been revoked; get a new one",
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "it is not for clients; get one that is",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "the server's log says why",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the server's log says why",
 }
 
 
 def _refused_handshake(error: ssl.SSLError, endpoint: Endpoint) -> str:
+    """Return why the handshake failed; raises CallFailed when it is one's certificate."""
     reason = error.reason or ""
+    if reason in {*_ALERTS, "SSLV3_ALERT_CERTIFICATE_EXPIRED"}:
+        check_dates(endpoint)
     if reason in _ALERTS:
-        return f"the certificate {endpoint.cert} {_ALERTS[reason]}"
+        raise _not_accepted(_ALERTS[reason]) from error
+    if reason == "SSLV3_ALERT_CERTIFICATE_EXPIRED":
+        # OpenSSL sends this alert for a revocation list that has expired, too.
+        return (
+            f"it says that the certificate {endpoint.cert} has expired, which is valid until "
+            f"{_utc(validity_of(endpoint.cert).end)}: the server's clock is wrong, or its "
+            "revocation list out of date; tell who runs it"
+        )
     if reason in ("WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING"):
         return "what answers there does not speak TLS 1.3 as a job-worker does; check the port"
     return f"the TLS handshake failed: {error}"

@@ -25,10 +25,21 @@ class CallFailed(ClientError):
         self.errno = errno
 
 
+class CertificateEnded(CallFailed):
+    """One's certificate is not accepted any more, by a server that did accept one before.
+
+    `sought` is what the connection was needed for, in words; `message` says why.
+    """
+
+    def __init__(self, sought: str, message: str) -> None:
+        super().__init__("UNAUTHENTICATED", message)
+        self.sought = sought
+
+
 class GaveUp(ClientError):
     """A broken connection did not come back in time; `last` is how the last attempt failed."""
 
-    def __init__(self, sought: str, last: CallFailed) -> None:
+    def __init__(self, sought: str, last: ClientError) -> None:
         """`sought` is what the connection was needed for, in words."""
         super().__init__(f"gave up on {sought}: {last}")
         self.sought = sought

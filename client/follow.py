@@ -4,7 +4,8 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 
 from jobworker.client.connection import Service
-from jobworker.client.errors import CallFailed, GaveUp, NotServed
+from jobworker.client.diagnosis import check_dates, explained
+from jobworker.client.errors import BadFile, CallFailed, CertificateEnded, GaveUp, NotServed
 from jobworker.client.flood import Flood
 from jobworker.client.outage import Outage
 from jobworker.client.pieces import Gap, Piece, chunk_of
@@ -21,6 +22,7 @@ def read_output(
 
     Raises:
         CallFailed: The server refused.
+        CertificateEnded: One's certificate has expired meanwhile, or was revoked.
         GaveUp: The connection broke and did not come back in time.
     """
     outage = outage or Outage()
@@ -86,6 +88,7 @@ def wait_for_end(
 
     Raises:
         CallFailed: The server refused.
+        CertificateEnded: One's certificate has expired meanwhile, or was revoked.
         GaveUp: The connection broke and did not come back in time.
     """
     outage = outage or Outage()
@@ -97,12 +100,17 @@ def wait_for_end(
 
 
 def _outlast(error: CallFailed, outage: Outage, service: Service, sought: str) -> None:
-    """Wait out the outage that `error` tells of; raise it if it is none, or lasts too long."""
+    """Wait out the outage that `error` tells of; raise it if it is none, or lasts too long.
+
+    Certificate files that were renewed are taken up first.
+    """
     if error.code == "ABORTED":
         # Whoever reads our output paused for longer than the server waits.
         return
     if error.code != "UNAVAILABLE":
         raise error
+    if not service.renew():
+        _check_certificate(error, outage, service, sought)
     if not outage.lasting:
         service.notice(
             f"lost the connection to {service.endpoint.server}; "
@@ -110,3 +118,18 @@ def _outlast(error: CallFailed, outage: Outage, service: Service, sought: str) -
         )
     if not outage.wait():
         raise GaveUp(sought, error) from error
+
+
+def _check_certificate(error: CallFailed, outage: Outage, service: Service, sought: str) -> None:
+    """Raise CertificateEnded when it is that which broke the connection: no waiting mends it."""
+    try:
+        check_dates(service.endpoint)
+        # To ask the server takes another connection; at first it may just be away.
+        why = explained(error, service.endpoint) if outage.lasting else error
+    except BadFile:
+        # It may be being replaced at this moment.
+        return
+    except CallFailed as expired:
+        why = expired
+    if isinstance(why, CallFailed) and why.code == "UNAUTHENTICATED":
+        raise CertificateEnded(sought, why.message) from error

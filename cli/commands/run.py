@@ -18,7 +18,7 @@ import click
 
 from jobworker.cli.commands.new_job import AS_TYPED, JobOptions, job_options, start_request
 from jobworker.cli.commands.start import start_job
-from jobworker.cli.errors import CliError, ExitCode, RequestFailed, failure, tell
+from jobworker.cli.errors import CliError, CutOff, ExitCode, RequestFailed, failure, tell
 from jobworker.cli.options import OutputFormat, client_command, output_option
 from jobworker.cli.streams import CannotWrite
 from jobworker.client.errors import ClientError
@@ -87,7 +87,8 @@ def run(
 
     Ctrl-C stops the job, a second one kills it, a third leaves it alone.
     It ends with 125 if the job could not be started or followed, with 126 or
-    127, as a shell does, if its program cannot be executed or is not there.
+    127, as a shell does, if its program cannot be executed or is not there, and
+    with 4 if your certificate ends meanwhile: then the job goes on.
     """
     from jobworker.cli.display.job import check_known, job_json
     from jobworker.cli.display.sink import JsonSink, RawSink
@@ -128,6 +129,8 @@ def _exit_code(error: CliError) -> ExitCode:
             return ExitCode.NO_SUCH_PROGRAM
         case RequestFailed(errno=errno) if errno:
             return ExitCode.CANNOT_EXECUTE
+        case CutOff():
+            return ExitCode.REFUSED
     return ExitCode.RUN_FAILED
 
 

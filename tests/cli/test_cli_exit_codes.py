@@ -1,5 +1,6 @@
 """Every way a call can fail has an exit code and a sentence."""
 
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -8,7 +9,7 @@ import pytest
 from jobworker.cli.errors import ExitCode, failure
 from jobworker.client import diagnosis
 from jobworker.client.endpoint import Endpoint
-from jobworker.client.errors import BadFile, CallFailed, GaveUp
+from jobworker.client.errors import BadFile, CallFailed, CertificateEnded, GaveUp
 
 FAILURES = [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
 
@@ -19,7 +20,8 @@ HERE = Endpoint("here:1", Path("/ca.crt"), Path("/a.crt"), Path("/a.key"))
 @pytest.fixture(autouse=True)
 def _reason_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason why a server cannot be reached is what gRPC says."""
-    monkeypatch.setattr(diagnosis, "why_unreachable", lambda _endpoint, said: said)
+    why = partial(CallFailed, "UNAVAILABLE")
+    monkeypatch.setattr(diagnosis, "why_unreachable", lambda _endpoint, said: why(said))
 
 
 def told(code: str) -> tuple[str, int]:
@@ -67,3 +69,12 @@ def test_an_outage_that_lasts_ends_as_its_last_attempt_did() -> None:
 def test_a_file_that_will_not_do_is_bad_usage() -> None:
     bad = failure(BadFile("cannot read it"), HERE)
     assert (str(bad), bad.exit_code) == ("cannot read it", ExitCode.USAGE)
+
+
+def test_a_certificate_that_ends_meanwhile_is_a_refusal() -> None:
+    ended = failure(CertificateEnded("the output of job 1", "it expired at noon"), HERE)
+    assert ended.exit_code == ExitCode.REFUSED
+    assert str(ended) == (
+        "no more of the output of job 1: the server does not accept the certificate /a.crt: "
+        "it expired at noon. The job goes on"
+    )

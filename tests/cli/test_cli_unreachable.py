@@ -5,9 +5,11 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -16,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tests.support.pki import Authority, Issued
+from tests.support.pki import HOUR, Authority, Issued
 from tests.support.relay import relay_to
 from tests.support.server import JOBWORKER, PORT, Server
 
@@ -98,33 +100,71 @@ def test_the_servers_certificate_is_for_another_name(server: Server) -> None:
     assert "its certificate is not for 127.0.0.1" in said
 
 
+def not_accepted(issued: Issued) -> str:
+    return f"jobworker: the server does not accept the certificate {issued.certificate}: "
+
+
 def test_ones_own_certificate_is_of_another_ca(server: Server, stranger: Authority) -> None:
+    """What was refused for the certificate ended with 5, not with 4 as documented."""
     issued = stranger.client()
-    code, said = as_client(server, issued)
-    assert code == 5
-    assert str(issued.certificate) in said
-    assert "does not trust" in said
+    assert as_client(server, issued) == (
+        4,
+        f"{not_accepted(issued)}it is signed by a CA that the server does not trust\n",
+    )
 
 
 def test_ones_own_certificate_has_expired(server: Server) -> None:
-    issued = server.authority.expired_client()
+    """It ended with 5, and without the date."""
+    end = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    issued = server.authority.client(not_before=end - HOUR, not_after=end)
+    assert as_client(server, issued) == (
+        4,
+        f"{not_accepted(issued)}it expired at 2026-01-02 03:04:05 UTC; get a new one\n",
+    )
+
+
+def test_ones_own_certificate_is_not_valid_yet(server: Server) -> None:
+    """It was told as one that the server's log says more of."""
+    begin = datetime(2099, 1, 2, 3, 4, 5, tzinfo=UTC)
+    issued = server.authority.client(not_before=begin, not_after=begin + HOUR)
+    assert as_client(server, issued) == (
+        4,
+        f"{not_accepted(issued)}it is valid only from 2099-01-02 03:04:05 UTC on; "
+        "check this host's clock\n",
+    )
+
+
+def test_ones_own_certificate_has_a_short_key(server: Server) -> None:
+    """The key file was told to be damaged."""
+    issued = server.authority.client(key=rsa.generate_private_key(65537, 1024))
     code, said = as_client(server, issued)
-    assert code == 5
-    assert f"the certificate {issued.certificate} has expired" in said
+    assert code == 4
+    assert said.startswith(f"{not_accepted(issued)}its key is too short; get one with ")
 
 
 def test_ones_own_certificate_is_a_servers(server: Server) -> None:
     issued = server.authority.client(usages=[ExtendedKeyUsageOID.SERVER_AUTH])
-    code, said = as_client(server, issued)
-    assert code == 5
-    assert f"the certificate {issued.certificate} is not for clients" in said
+    assert as_client(server, issued) == (
+        4,
+        f"{not_accepted(issued)}it is not for clients; get one that is\n",
+    )
 
 
 def test_the_key_is_anothers(server: Server) -> None:
     key = server.users["bob"].key
     code, said = whoami(server, key=key)
-    assert code == 5
+    assert code == 2
     assert f"the key {key} does not belong to the certificate" in said
+
+
+@pytest.mark.parametrize("variable", ["https_proxy", "grpc_proxy", "http_proxy", "HTTPS_PROXY"])
+def test_a_proxy_is_not_used(server: Server, variable: str) -> None:
+    """GRPC went to the proxy of the environment, while output connections went directly."""
+    environment = server.environment("alice") | {variable: "http://127.0.0.1:9"}
+    done = subprocess.run(
+        [JOBWORKER, "whoami"], env=environment, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("setting", ["ca", "cert", "key"])
@@ -149,7 +189,7 @@ def test_a_file_is_damaged(server: Server, setting: str, tmp_path: Path) -> None
     damaged.touch(mode=0o600)
     damaged.write_text(f"{head}\nAAAA\n{foot}\n")
     code, said = whoami(server, **{setting: damaged})
-    assert code == 5
+    assert code == 2
     assert f"{damaged} is damaged" in said
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
 SERVER = ExtendedKeyUsageOID.SERVER_AUTH
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,11 @@ class Authority:
         usages: Sequence[ObjectIdentifier] = (CLIENT,),
         not_before: datetime | None = None,
         not_after: datetime | None = None,
+        key: Key | None = None,
     ) -> Issued:
         """Issue a client's certificate; `name` stands for any other subject."""
         return self._issue(
-            name if name is not None else subject(cn, ous), usages, (), not_before, not_after
+            name if name is not None else subject(cn, ous), usages, (), not_before, not_after, key
         )
 
     def expired_client(self, cn: str = "alice", ous: Sequence[str] = ("team-a",)) -> Issued:
@@ -110,11 +113,12 @@ class Authority:
         hosts: Sequence[str],
         not_before: datetime | None,
         not_after: datetime | None,
+        key: Key | None = None,
     ) -> Issued:
         now = datetime.now(UTC)
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = key or ec.generate_private_key(ec.SECP256R1())
         builder = (
-            _builder(name, self.name, key, not_before or now - HOUR, not_after or now + 24 * HOUR)
+            _builder(name, self.name, key, not_before or now - HOUR, not_after or now + 30 * DAY)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
         )
@@ -139,7 +143,7 @@ class Authority:
 def _builder(
     name: x509.Name,
     issuer: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
+    key: Key,
     not_before: datetime,
     not_after: datetime,
 ) -> x509.CertificateBuilder:
