@@ -8,8 +8,11 @@ import msgspec
 from jobworker.grpc_api.errors import ConfigError
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
-from jobworker.supervisor.config import SupervisorConfig
-from jobworker.supervisor.ipc.requests import MAX_OUTPUT_BYTES, MIN_OUTPUT_BYTES
+from jobworker.supervisor import (
+    MAX_OUTPUT_BYTES,
+    MIN_OUTPUT_BYTES,
+    SupervisorConfig,
+)
 
 
 class TlsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -37,9 +37,11 @@ from jobworker.grpc_api.upkeep.health import Health
 from jobworker.grpc_api.upkeep.memory import keep_freed_memory
 from jobworker.grpc_api.upkeep.reload import keep_reloading, policy_files, policy_source, tls_source
 from jobworker.proto.workerservice_pb2_grpc import add_WorkerServiceServicer_to_server
-from jobworker.supervisor.ipc.client import SupervisorClient
-from jobworker.supervisor.keeper import packets
-from jobworker.supervisor.keeper.config import REFUSED
+from jobworker.supervisor import (
+    REFUSED,
+    Line,
+    SupervisorClient,
+)
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +60,7 @@ _OPTIONS = (
 )
 
 
-def main(config: str, line: packets.Line) -> None:
+def main(config: str, line: Line) -> None:
     """Serve until the keeper ends. Exits with REFUSED when no restart could help."""
     logging.basicConfig(level=logging.INFO, format="jobworker front: %(message)s")
     # It prints its model, line by line.
@@ -82,7 +84,7 @@ def main(config: str, line: packets.Line) -> None:
     os._exit(0)
 
 
-async def _serve(config: ServerConfig, line: packets.Line) -> None:
+async def _serve(config: ServerConfig, line: Line) -> None:
     supervisor = SupervisorClient(line.control)
     supervisor.open()
     files = tls_files(config)

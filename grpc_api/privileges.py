@@ -17,9 +17,13 @@ import msgspec
 
 from jobworker.grpc_api.config import ServerConfig
 from jobworker.grpc_api.errors import ApiError, ConfigError
-from jobworker.supervisor.config import SupervisorConfig
-from jobworker.supervisor.host.users import SERVICE_USER, Account, find_account
-from jobworker.supervisor.keeper.launcher import PR_SET_NO_NEW_PRIVS
+from jobworker.supervisor import (
+    PR_SET_NO_NEW_PRIVS,
+    SERVICE_USER,
+    Account,
+    SupervisorConfig,
+    find_account,
+)
 
 # What the front makes is its own alone.
 _FRONT_UMASK = 0o077

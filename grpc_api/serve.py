@@ -19,12 +19,17 @@ from jobworker.grpc_api.privileges import (
     front_account,
     with_readers,
 )
-from jobworker.supervisor.control import become_keeper, upgrade_keeper
-from jobworker.supervisor.errors import StateError
-from jobworker.supervisor.host.cgroup import enter_service
-from jobworker.supervisor.host.users import SERVICE_USER, Account
-from jobworker.supervisor.keeper.config import KeeperConfig, ServiceConfig
-from jobworker.supervisor.library import SUPERVISOR_TARGET
+from jobworker.supervisor import (
+    SERVICE_USER,
+    SUPERVISOR_TARGET,
+    Account,
+    KeeperConfig,
+    ServiceConfig,
+    StateError,
+    become_keeper,
+    enter_service,
+    upgrade_keeper,
+)
 
 FRONT_TARGET = "jobworker.grpc_api.front:main"
 

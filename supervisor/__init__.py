@@ -29,6 +29,14 @@ and must stay small.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jobworker.supervisor.config import (
+        SupervisorConfig,
+    )
+    from jobworker.supervisor.control import (
+        SUPERVISOR_TARGET,
+        become_keeper,
+        upgrade_keeper,
+    )
     from jobworker.supervisor.errors import (
         AlreadyEnded,
         CannotExecute,
@@ -36,25 +44,95 @@ if TYPE_CHECKING:
         Exhausted,
         InvalidRequest,
         NoSuchJob,
+        QuotaReached,
         ShuttingDown,
         StateError,
         StillRunning,
+        SupervisorBug,
         SupervisorError,
         SupervisorUnavailable,
     )
-    from jobworker.supervisor.host.accounting import Usage
-    from jobworker.supervisor.host.limits import Limits
-    from jobworker.supervisor.ipc.client import SupervisorClient
-    from jobworker.supervisor.ipc.snapshot import JobSnapshot
-    from jobworker.supervisor.job import OutputLimit, Overflow, Reason, State, StopMode, StopWay
-    from jobworker.supervisor.library import AsyncJob, AsyncJobWorker, Job, JobWorker
-    from jobworker.supervisor.output.follow import Selection
-    from jobworker.supervisor.output.reader import Chunk, Gap
+    from jobworker.supervisor.exact_text import (
+        is_utf8,
+        legible,
+        to_bytes,
+        to_text,
+    )
+    from jobworker.supervisor.host.accounting import (
+        Usage,
+    )
+    from jobworker.supervisor.host.cgroup import (
+        enter_service,
+    )
+    from jobworker.supervisor.host.isolation import (
+        Profile,
+    )
+    from jobworker.supervisor.host.limits import (
+        Limits,
+    )
+    from jobworker.supervisor.host.users import (
+        SERVICE_USER,
+        Account,
+        find_account,
+    )
+    from jobworker.supervisor.ipc.client import (
+        SupervisorClient,
+    )
+    from jobworker.supervisor.ipc.messages import (
+        stop_message,
+    )
+    from jobworker.supervisor.ipc.requests import (
+        MAX_OUTPUT_BYTES,
+        MIN_OUTPUT_BYTES,
+    )
+    from jobworker.supervisor.ipc.snapshot import (
+        JobSnapshot,
+    )
+    from jobworker.supervisor.job import (
+        OutputLimit,
+        Overflow,
+        Reason,
+        State,
+        StopMode,
+        StopWay,
+    )
+    from jobworker.supervisor.keeper.config import (
+        REFUSED,
+        KeeperConfig,
+        ServiceConfig,
+    )
+    from jobworker.supervisor.keeper.launcher import (
+        PR_SET_NO_NEW_PRIVS,
+    )
+    from jobworker.supervisor.keeper.packets import (
+        Line,
+    )
+    from jobworker.supervisor.library import (
+        AsyncJob,
+        AsyncJobWorker,
+        Job,
+        JobWorker,
+    )
+    from jobworker.supervisor.output.follow import (
+        CHUNK_BYTES,
+        Selection,
+        follow,
+    )
+    from jobworker.supervisor.output.reader import (
+        Chunk,
+        Gap,
+    )
+    from jobworker.supervisor.output.segments import (
+        STDERR,
+        STDOUT,
+    )
 
 _HOME = {
+    "Account": "host.users",
     "AlreadyEnded": "errors",
     "AsyncJob": "library",
     "AsyncJobWorker": "library",
+    "CHUNK_BYTES": "output.follow",
     "CannotExecute": "errors",
     "CannotPlace": "errors",
     "Chunk": "output.reader",
@@ -64,25 +142,60 @@ _HOME = {
     "Job": "library",
     "JobSnapshot": "ipc.snapshot",
     "JobWorker": "library",
+    "KeeperConfig": "keeper.config",
     "Limits": "host.limits",
+    "Line": "keeper.packets",
+    "MAX_OUTPUT_BYTES": "ipc.requests",
+    "MIN_OUTPUT_BYTES": "ipc.requests",
     "NoSuchJob": "errors",
     "OutputLimit": "job",
     "Overflow": "job",
+    "PR_SET_NO_NEW_PRIVS": "keeper.launcher",
+    "Profile": "host.isolation",
+    "QuotaReached": "errors",
+    "REFUSED": "keeper.config",
     "Reason": "job",
+    "SERVICE_USER": "host.users",
+    "STDERR": "output.segments",
+    "STDOUT": "output.segments",
+    "SUPERVISOR_TARGET": "control",
     "Selection": "output.follow",
+    "ServiceConfig": "keeper.config",
     "ShuttingDown": "errors",
     "State": "job",
     "StateError": "errors",
     "StillRunning": "errors",
     "StopMode": "job",
     "StopWay": "job",
+    "SupervisorBug": "errors",
     "SupervisorClient": "ipc.client",
+    "SupervisorConfig": "config",
     "SupervisorError": "errors",
     "SupervisorUnavailable": "errors",
     "Usage": "host.accounting",
+    "become_keeper": "control",
+    "enter_service": "host.cgroup",
+    "find_account": "host.users",
+    "follow": "output.follow",
+    "is_utf8": "exact_text",
+    "legible": "exact_text",
+    "stop_message": "ipc.messages",
+    "to_bytes": "exact_text",
+    "to_text": "exact_text",
+    "upgrade_keeper": "control",
 }
 
 __all__ = [
+    "CHUNK_BYTES",
+    "MAX_OUTPUT_BYTES",
+    "MIN_OUTPUT_BYTES",
+    "PR_SET_NO_NEW_PRIVS",
+    "REFUSED",
+    "SERVICE_USER",
+    "STDERR",
+    "STDOUT",
+    "SUPERVISOR_TARGET",
+    "Account",
     "AlreadyEnded",
     "AsyncJob",
     "AsyncJobWorker",
@@ -95,22 +208,39 @@ __all__ = [
     "Job",
     "JobSnapshot",
     "JobWorker",
+    "KeeperConfig",
     "Limits",
+    "Line",
     "NoSuchJob",
     "OutputLimit",
     "Overflow",
+    "Profile",
+    "QuotaReached",
     "Reason",
     "Selection",
+    "ServiceConfig",
     "ShuttingDown",
     "State",
     "StateError",
     "StillRunning",
     "StopMode",
     "StopWay",
+    "SupervisorBug",
     "SupervisorClient",
+    "SupervisorConfig",
     "SupervisorError",
     "SupervisorUnavailable",
     "Usage",
+    "become_keeper",
+    "enter_service",
+    "find_account",
+    "follow",
+    "is_utf8",
+    "legible",
+    "stop_message",
+    "to_bytes",
+    "to_text",
+    "upgrade_keeper",
 ]
 
 

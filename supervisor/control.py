@@ -12,6 +12,8 @@ from jobworker.supervisor.errors import StateError
 from jobworker.supervisor.keeper.config import KeeperConfig
 from jobworker.supervisor.keeper.state_lock import DORMANT, holder_of, signal_holder
 
+# What a service on this host runs as its supervisor.
+SUPERVISOR_TARGET = "jobworker.supervisor.core.process:main"
 _KEEPER = "jobworker.supervisor.keeper"
 _CONFIG = "keeper.json"
 

@@ -15,7 +15,7 @@ import uuid_utils
 
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.supervisor.config import SupervisorConfig
-from jobworker.supervisor.control import spawn_keeper
+from jobworker.supervisor.control import SUPERVISOR_TARGET, spawn_keeper
 from jobworker.supervisor.errors import SupervisorUnavailable
 from jobworker.supervisor.exact_text import to_bytes
 from jobworker.supervisor.host.limits import NO_LIMITS, Limits
@@ -28,7 +28,6 @@ from jobworker.supervisor.keeper.config import KeeperConfig, ServiceConfig
 from jobworker.supervisor.output.follow import Selection, follow
 from jobworker.supervisor.output.reader import Chunk, Gap
 
-SUPERVISOR_TARGET = "jobworker.supervisor.core.process:main"
 # What owns the jobs of a program that uses the library.
 OWNER = "library"
 EVERYTHING = Selection()

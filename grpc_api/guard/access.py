@@ -13,10 +13,12 @@ from jobworker.authz.policy.policy import Decision, JobFacts
 from jobworker.grpc_api.guard.refusal import Refusal
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
-from jobworker.supervisor.errors import NoSuchJob
-from jobworker.supervisor.exact_text import to_text
-from jobworker.supervisor.ipc.client import SupervisorClient
-from jobworker.supervisor.ipc.snapshot import JobSnapshot
+from jobworker.supervisor import (
+    JobSnapshot,
+    NoSuchJob,
+    SupervisorClient,
+    to_text,
+)
 
 # A caller who may do one of these to a job may know that it exists.
 SEEING = ("status", "list", "output")

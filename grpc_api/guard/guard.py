@@ -19,8 +19,10 @@ from jobworker.grpc_api.guard.handlers import wrapped
 from jobworker.grpc_api.guard.open_calls import OpenCalls
 from jobworker.grpc_api.guard.refusal import Refusal, refuse
 from jobworker.grpc_api.guard.rules import RULES, SERVICE, About, MethodRule, check_declared
-from jobworker.supervisor.errors import SupervisorError
-from jobworker.supervisor.ipc.snapshot import JobSnapshot
+from jobworker.supervisor import (
+    JobSnapshot,
+    SupervisorError,
+)
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,12 @@ from jobworker.authz.audit.files import Line, last_lines
 from jobworker.authz.audit.record import AuditError, Changed
 from jobworker.grpc_api.config import AuditConfig
 from jobworker.grpc_api.guard.audit_trail import AuditTrail
-from jobworker.supervisor.ipc.client import SupervisorClient
-from jobworker.supervisor.ipc.snapshot import JobSnapshot
-from jobworker.supervisor.job import Reason, State
+from jobworker.supervisor import (
+    JobSnapshot,
+    Reason,
+    State,
+    SupervisorClient,
+)
 
 log = logging.getLogger(__name__)
 

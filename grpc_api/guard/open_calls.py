@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from jobworker.authz.identity import Identity
 from jobworker.grpc_api.guard.access import Verdict
 from jobworker.grpc_api.guard.audit_trail import Caller
-from jobworker.supervisor.ipc.snapshot import JobSnapshot
+from jobworker.supervisor import (
+    JobSnapshot,
+)
 
 Judge = Callable[[Identity, str, JobSnapshot], Verdict]
 

@@ -8,7 +8,21 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from jobworker.supervisor import errors
+from jobworker.supervisor import (
+    AlreadyEnded,
+    CannotExecute,
+    CannotPlace,
+    Exhausted,
+    InvalidRequest,
+    NoSuchJob,
+    QuotaReached,
+    ShuttingDown,
+    StateError,
+    StillRunning,
+    SupervisorBug,
+    SupervisorError,
+    SupervisorUnavailable,
+)
 
 DOMAIN = "jobworker"
 _DETAILS = "grpc-status-details-bin"
@@ -28,29 +42,29 @@ class _Row(NamedTuple):
     reason: str
 
 
-TABLE: dict[type[errors.SupervisorError], _Row] = {
-    errors.InvalidRequest: _Row(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
-    errors.NoSuchJob: _Row(grpc.StatusCode.NOT_FOUND, "NO_SUCH_JOB"),
-    errors.CannotExecute: _Row(grpc.StatusCode.FAILED_PRECONDITION, "CANNOT_EXECUTE"),
-    errors.CannotPlace: _Row(grpc.StatusCode.FAILED_PRECONDITION, "CANNOT_PLACE"),
-    errors.AlreadyEnded: _Row(grpc.StatusCode.FAILED_PRECONDITION, "ALREADY_ENDED"),
-    errors.StillRunning: _Row(grpc.StatusCode.FAILED_PRECONDITION, "STILL_RUNNING"),
-    errors.QuotaReached: _Row(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_REACHED"),
-    errors.Exhausted: _Row(grpc.StatusCode.RESOURCE_EXHAUSTED, "HOST_EXHAUSTED"),
-    errors.ShuttingDown: _Row(grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"),
-    errors.SupervisorUnavailable: _Row(grpc.StatusCode.UNAVAILABLE, "SUPERVISOR_UNAVAILABLE"),
-    errors.StateError: _Row(grpc.StatusCode.INTERNAL, "STATE"),
-    errors.SupervisorBug: _Row(grpc.StatusCode.INTERNAL, "BUG"),
+TABLE: dict[type[SupervisorError], _Row] = {
+    InvalidRequest: _Row(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
+    NoSuchJob: _Row(grpc.StatusCode.NOT_FOUND, "NO_SUCH_JOB"),
+    CannotExecute: _Row(grpc.StatusCode.FAILED_PRECONDITION, "CANNOT_EXECUTE"),
+    CannotPlace: _Row(grpc.StatusCode.FAILED_PRECONDITION, "CANNOT_PLACE"),
+    AlreadyEnded: _Row(grpc.StatusCode.FAILED_PRECONDITION, "ALREADY_ENDED"),
+    StillRunning: _Row(grpc.StatusCode.FAILED_PRECONDITION, "STILL_RUNNING"),
+    QuotaReached: _Row(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_REACHED"),
+    Exhausted: _Row(grpc.StatusCode.RESOURCE_EXHAUSTED, "HOST_EXHAUSTED"),
+    ShuttingDown: _Row(grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"),
+    SupervisorUnavailable: _Row(grpc.StatusCode.UNAVAILABLE, "SUPERVISOR_UNAVAILABLE"),
+    StateError: _Row(grpc.StatusCode.INTERNAL, "STATE"),
+    SupervisorBug: _Row(grpc.StatusCode.INTERNAL, "BUG"),
 }
 
 
-def code_of(error: Refusal | errors.SupervisorError) -> grpc.StatusCode:
+def code_of(error: Refusal | SupervisorError) -> grpc.StatusCode:
     """The status code that tells of an error."""
     return error.code if isinstance(error, Refusal) else TABLE[type(error)].code
 
 
 async def refuse(
-    context: "grpc.aio.ServicerContext[object, object]", error: Refusal | errors.SupervisorError
+    context: "grpc.aio.ServicerContext[object, object]", error: Refusal | SupervisorError
 ) -> NoReturn:
     """End the call with the status for the error."""
     metadata: dict[str, str] = {}
@@ -59,9 +73,9 @@ async def refuse(
     else:
         code, reason = TABLE[type(error)]
         # A command ends with 126 or 127 for it, as a shell does for a program.
-        if isinstance(error, errors.CannotExecute) and error.program:
+        if isinstance(error, CannotExecute) and error.program:
             metadata["errno"] = errno.errorcode.get(error.errno, str(error.errno))
-        if isinstance(error, errors.QuotaReached):
+        if isinstance(error, QuotaReached):
             metadata["quota"] = error.quota
     details = AnyMessage()
     details.Pack(ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata))

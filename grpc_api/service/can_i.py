@@ -13,7 +13,9 @@ from jobworker.grpc_api.guard.refusal import Refusal
 from jobworker.grpc_api.service.messages import isolation_name, limits_message
 from jobworker.grpc_api.service.orders import StartOrders
 from jobworker.proto import workerservice_pb2 as pb
-from jobworker.supervisor.host.isolation import Profile
+from jobworker.supervisor import (
+    Profile,
+)
 
 
 async def can_i(

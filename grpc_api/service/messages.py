@@ -7,10 +7,13 @@ import grpc
 
 from jobworker.grpc_api.guard.refusal import Refusal
 from jobworker.proto import workerservice_pb2 as pb
-from jobworker.supervisor.exact_text import legible
-from jobworker.supervisor.host.limits import Limits
-from jobworker.supervisor.ipc.snapshot import JobSnapshot
-from jobworker.supervisor.job import StopMode, StopWay
+from jobworker.supervisor import (
+    JobSnapshot,
+    Limits,
+    StopMode,
+    StopWay,
+    legible,
+)
 
 # Characters; quotes may make five of one.
 _MOST_COMMAND = 65_536

@@ -8,9 +8,11 @@ from jobworker.grpc_api.guard.access import argv_of_start, tenant_of_start
 from jobworker.grpc_api.service.messages import isolation_name, stop_way
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
-from jobworker.supervisor.config import SupervisorConfig
-from jobworker.supervisor.exact_text import to_bytes
-from jobworker.supervisor.ipc.messages import stop_message
+from jobworker.supervisor import (
+    SupervisorConfig,
+    stop_message,
+    to_bytes,
+)
 
 
 def _variables(request: pb.StartRequest) -> list[ipc.Variable]:

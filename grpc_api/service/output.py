@@ -8,9 +8,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobworker.grpc_api.guard.refusal import Refusal
 from jobworker.proto.workerservice_pb2 import GetOutputRequest, GetOutputResponse, OutputStream
-from jobworker.supervisor.output.follow import CHUNK_BYTES, Selection
-from jobworker.supervisor.output.reader import Chunk, Gap
-from jobworker.supervisor.output.segments import STDERR, STDOUT
+from jobworker.supervisor import (
+    CHUNK_BYTES,
+    STDERR,
+    STDOUT,
+    Chunk,
+    Gap,
+    Selection,
+)
 
 STREAMS = {STDOUT: OutputStream.OUTPUT_STREAM_STDOUT, STDERR: OutputStream.OUTPUT_STREAM_STDERR}
 _Utf8Decoder = codecs.getincrementaldecoder("utf-8")

@@ -18,10 +18,13 @@ from jobworker.grpc_api.service.compression import Compression
 from jobworker.grpc_api.service.output import STREAMS, selection, timestamp
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2 import GetOutputRequest, OutputEnd, OutputFrame
-from jobworker.supervisor.errors import SupervisorError
-from jobworker.supervisor.ipc.client import SupervisorClient
-from jobworker.supervisor.output.follow import follow
-from jobworker.supervisor.output.reader import Chunk, Gap
+from jobworker.supervisor import (
+    Chunk,
+    Gap,
+    SupervisorClient,
+    SupervisorError,
+    follow,
+)
 
 log = logging.getLogger(__name__)
 

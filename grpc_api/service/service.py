@@ -25,12 +25,18 @@ from jobworker.grpc_api.service.output import TEXT_BYTES, as_bytes, as_text, sel
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceServicer
-from jobworker.supervisor.config import SupervisorConfig
-from jobworker.supervisor.errors import NoSuchJob, StillRunning
-from jobworker.supervisor.exact_text import is_utf8, legible, to_bytes
-from jobworker.supervisor.ipc.snapshot import JobSnapshot
-from jobworker.supervisor.job import State
-from jobworker.supervisor.output.follow import CHUNK_BYTES, follow
+from jobworker.supervisor import (
+    CHUNK_BYTES,
+    JobSnapshot,
+    NoSuchJob,
+    State,
+    StillRunning,
+    SupervisorConfig,
+    follow,
+    is_utf8,
+    legible,
+    to_bytes,
+)
 
 DEFAULT_PAGE = 100
 MAX_PAGE = 1000

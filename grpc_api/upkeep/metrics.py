@@ -24,8 +24,10 @@ from jobworker.grpc_api.guard.audit_trail import AuditTrail
 from jobworker.grpc_api.guard.call_counter import CallCounter
 from jobworker.grpc_api.upkeep.health import Health
 from jobworker.proto import ipc_pb2 as ipc
-from jobworker.supervisor.errors import SupervisorError
-from jobworker.supervisor.ipc.client import SupervisorClient
+from jobworker.supervisor import (
+    SupervisorClient,
+    SupervisorError,
+)
 
 log = logging.getLogger(__name__)
 
