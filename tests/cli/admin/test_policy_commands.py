@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 JOBWORKER = Path(sys.executable).with_name("jobworker")
-POLICIES = Path(__file__).parents[2] / "policies"
+POLICIES = Path(__file__).parents[3] / "policies"
 DEADLINE_SECONDS = 60
 
 
