@@ -9,7 +9,15 @@ class SupervisorError(Exception):
 
 
 class InvalidRequest(SupervisorError):
-    """A request is malformed; nothing was done."""
+    """A request is malformed; nothing was done.
+
+    `field` is where, as ipc.proto names it (`output_limit.rate`); empty when it
+    is no single one.
+    """
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class NoSuchJob(SupervisorError):

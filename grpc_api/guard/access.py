@@ -10,7 +10,7 @@ import grpc
 from jobworker.authz.identity import Identity
 from jobworker.authz.policy.in_force import PolicyInForce
 from jobworker.authz.policy.policy import Decision, JobFacts
-from jobworker.grpc_api.guard.refusal import Refusal
+from jobworker.grpc_api.guard.refusal import Refusal, invalid
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor import (
@@ -192,11 +192,8 @@ def argv_of_start(request: pb.StartRequest) -> tuple[str, ...]:
     if not request.rawArguments:
         return request.commandName, *request.Arguments
     if request.commandName or request.Arguments:
-        raise Refusal(
-            grpc.StatusCode.INVALID_ARGUMENT,
-            "INVALID_REQUEST",
-            "rawArguments stand in place of commandName and Arguments, not beside them",
-        )
+        problem = "rawArguments stand in place of commandName and Arguments, not beside them"
+        raise invalid("rawArguments", problem)
     return tuple(map(to_text, request.rawArguments))
 
 

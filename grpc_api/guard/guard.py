@@ -15,7 +15,8 @@ from jobworker.authz.identity import Identity, IdentityError
 from jobworker.grpc_api.errors import TurnedAway
 from jobworker.grpc_api.guard.access import Access, Verdict
 from jobworker.grpc_api.guard.audit_trail import AuditTrail, Caller
-from jobworker.grpc_api.guard.handlers import wrapped
+from jobworker.grpc_api.guard.fields import check_fields
+from jobworker.grpc_api.guard.handlers import check_parsed, wrapped
 from jobworker.grpc_api.guard.open_calls import OpenCalls
 from jobworker.grpc_api.guard.refusal import Refusal, refuse
 from jobworker.grpc_api.guard.rules import RULES, SERVICE, About, MethodRule, check_declared
@@ -128,6 +129,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         async def guarded(request: Any, context: _Context) -> Any:
             try:
                 self._authenticate(context)
+                check_parsed(request)
                 async with self._open.serving(lasting=True):
                     return await behaviour(request, context)
             except Refusal as error:
@@ -141,7 +143,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
                 async with self._authorized(method, request, context):
                     return await behaviour(request, context)
             except (Refusal, SupervisorError) as error:
-                await refuse(context, error)
+                await refuse(context, error, request)
 
         return guarded
 
@@ -155,7 +157,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
                     async for response in responses:
                         await self._deliver(response, context)
             except (Refusal, SupervisorError) as error:
-                await refuse(context, error)
+                await refuse(context, error, request)
 
         return guarded
 
@@ -182,7 +184,9 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         """
         rule = self._rules[method]
         async with self._open.serving(lasting=rule.lasting) as served:
+            check_parsed(request)
             call = await self._authorize(rule, request, caller)
+            check_fields(request)
             served.caller, served.action, served.job = caller, rule.action, call.job
             yield call
 

@@ -1,11 +1,11 @@
 """From what went wrong to what a caller is told: a gRPC status with google.rpc details."""
 
 import errno
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from jobworker.supervisor import (
@@ -29,12 +29,63 @@ _DETAILS = "grpc-status-details-bin"
 
 
 class Refusal(Exception):
-    """A request is refused with this status code; `reason` is a constant for programs."""
+    """A request is refused with this status code; `reason` is a constant for programs.
 
-    def __init__(self, code: grpc.StatusCode, reason: str, message: str) -> None:
+    `field` is the field of the request that is wrong, if it is one.
+    """
+
+    def __init__(self, code: grpc.StatusCode, reason: str, message: str, field: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
+        self.field = field
+
+
+def invalid(field: str, problem: str) -> Refusal:
+    """The refusal of a request for what it has in a field, by its name in the contract."""
+    return Refusal(
+        grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", f"{problem} ({field})", field
+    )
+
+
+# Fields of ipc.proto that the contract has under a name that is not theirs in camel case.
+_CONTRACT_NAMES = {
+    "argv.0": "commandName",
+    "argv": "Arguments",
+    "before": "pageToken",
+    "cwd": "workingDirectory",
+    "id": "jobID",
+    "limit": "pageSize",
+    "request_id": "requestID",
+    "stop.mode": "stopMode",
+    "stop.signal": "stopSignal",
+    "way.mode": "stopMode",
+    "way.signal": "stopSignal",
+}
+
+
+# Those that a request may have as exact bytes, under another name.
+_RAW_NAMES = {
+    "argv.0": "rawArguments",
+    "argv": "rawArguments",
+    "cwd": "rawWorkingDirectory",
+    "environment": "rawEnvironment",
+}
+
+
+def contract_name(field: str, request: Any = None) -> str:
+    """A field of ipc.proto as the contract names it: `output_limit.rate` is `outputLimit.rate`.
+
+    `request` is the one that came, if it is there.
+    """
+    raw = _RAW_NAMES.get(field, "")
+    # CanI asks about a Start.
+    if raw and getattr(getattr(request, "start", request), raw, None):
+        return raw
+    if field in _CONTRACT_NAMES:
+        return _CONTRACT_NAMES[field]
+    first, *rest = field.split("_")
+    return first + "".join(word[:1].upper() + word[1:] for word in rest)
 
 
 class _Row(NamedTuple):
@@ -64,10 +115,14 @@ def code_of(error: Refusal | SupervisorError) -> grpc.StatusCode:
 
 
 async def refuse(
-    context: "grpc.aio.ServicerContext[object, object]", error: Refusal | SupervisorError
+    context: "grpc.aio.ServicerContext[object, object]",
+    error: Refusal | SupervisorError,
+    request: Any = None,
 ) -> NoReturn:
-    """End the call with the status for the error."""
+    """End the call with the status for the error that the request has led to."""
     metadata: dict[str, str] = {}
+    if isinstance(error, InvalidRequest) and error.field:
+        error = invalid(contract_name(error.field, request), str(error))
     if isinstance(error, Refusal):
         code, reason = error.code, error.reason
     else:
@@ -80,5 +135,8 @@ async def refuse(
     details = AnyMessage()
     details.Pack(ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata))
     status = Status(code=code.value[0], message=str(error), details=[details])
+    if isinstance(error, Refusal) and error.field:
+        violation = BadRequest.FieldViolation(field=error.field, description=str(error))
+        status.details.add().Pack(BadRequest(field_violations=[violation]))
     await context.abort(code, str(error), ((_DETAILS, status.SerializeToString()),))
     raise AssertionError("abort raises")

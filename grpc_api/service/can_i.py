@@ -1,6 +1,5 @@
 """Telling callers what they may do, without doing it."""
 
-import grpc
 from uuid_utils import uuid7
 
 from jobworker.authz.identity import Identity
@@ -9,7 +8,7 @@ from jobworker.authz.policy.rules import ACTIONS
 from jobworker.grpc_api.config import QuotaConfig
 from jobworker.grpc_api.guard.access import Access, Verdict, argv_of_start
 from jobworker.grpc_api.guard.guard import Call
-from jobworker.grpc_api.guard.refusal import Refusal
+from jobworker.grpc_api.guard.refusal import invalid
 from jobworker.grpc_api.service.messages import isolation_name, limits_message
 from jobworker.grpc_api.service.orders import StartOrders
 from jobworker.proto import workerservice_pb2 as pb
@@ -41,18 +40,15 @@ async def can_i(
 
 async def _verdict(access: Access, identity: Identity, request: pb.CanIRequest) -> Verdict:
     if request.action not in ACTIONS:
-        raise _meaningless(f"{request.action[:64]!r} is not one of {', '.join(ACTIONS)}")
+        raise invalid("action", f"{request.action[:64]!r} is not one of {', '.join(ACTIONS)}")
     if request.action == "start":
         if not argv_of_start(request.start)[0]:
-            raise _meaningless("say what would be started")
+            field = "rawArguments" if request.start.rawArguments else "commandName"
+            raise invalid(f"start.{field}", "say what would be started")
         return access.judge_start(identity, request.start)
     if not request.jobID:
-        raise _meaningless(f"say which job you would {request.action}")
+        raise invalid("jobID", f"say which job you would {request.action}")
     return await access.judge(identity, request.action, request.jobID)
-
-
-def _meaningless(problem: str) -> Refusal:
-    return Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", problem)
 
 
 def rights(access: Access, orders: StartOrders, identity: Identity) -> pb.RightsResponse:

@@ -3,9 +3,6 @@
 import shlex
 from collections.abc import Sequence
 
-import grpc
-
-from jobworker.grpc_api.guard.refusal import Refusal
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor import (
     JobSnapshot,
@@ -53,20 +50,10 @@ def command_text(argv: Sequence[str], *, cut: bool) -> str:
 
 
 def stop_way(signal: int, mode: int) -> StopWay:
-    """How a stop is asked to begin. Raises Refusal for a mode there is not."""
-    try:
-        return StopWay(signal, StopMode(mode))
-    except ValueError:
-        raise _invalid(f"{mode} is not a stop mode this server knows") from None
-
-
-def _invalid(problem: str) -> Refusal:
-    return Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", problem)
+    """How a stop is asked to begin."""
+    return StopWay(signal, StopMode(mode))
 
 
 def isolation_name(asked: int) -> str:
-    """The name of an isolation profile, the same on the pipe. Raises Refusal for none."""
-    try:
-        return pb.Isolation.Name(asked)
-    except ValueError:
-        raise _invalid(f"{asked} is not an isolation profile this server knows") from None
+    """The name of an isolation profile, the same on the pipe."""
+    return pb.Isolation.Name(asked)

@@ -3,10 +3,9 @@
 import codecs
 from collections.abc import AsyncIterator
 
-import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobworker.grpc_api.guard.refusal import Refusal
+from jobworker.grpc_api.guard.refusal import invalid
 from jobworker.proto.workerservice_pb2 import GetOutputRequest, GetOutputResponse, OutputStream
 from jobworker.supervisor import (
     CHUNK_BYTES,
@@ -34,11 +33,9 @@ def selection(request: GetOutputRequest, *, piece_bytes: int = CHUNK_BYTES) -> S
         if (request.offset if name == "offset" else request.HasField(name))
     ]
     if len(beginnings) > 1:
-        raise Refusal(
-            grpc.StatusCode.INVALID_ARGUMENT,
-            "INVALID_REQUEST",
-            f"{' and '.join(beginnings)} cannot both say where the output begins: give one",
-        )
+        both = " and ".join(beginnings)
+        problem = f"{both} cannot both say where the output begins: give one"
+        raise invalid(beginnings[1], problem)
     return Selection(
         offset=request.offset,
         tail_lines=request.tailLines if request.HasField("tailLines") else None,

@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from jobworker.grpc_api.config import OutputLimits, QuotasConfig
 from jobworker.grpc_api.guard.access import Access, facts
 from jobworker.grpc_api.guard.guard import current_call
-from jobworker.grpc_api.guard.refusal import Refusal
+from jobworker.grpc_api.guard.refusal import invalid
 from jobworker.grpc_api.service.can_i import can_i, rights
 from jobworker.grpc_api.service.messages import (
     command_text,
@@ -40,6 +40,8 @@ from jobworker.supervisor import (
 
 DEFAULT_PAGE = 100
 MAX_PAGE = 1000
+# More seconds than have passed since 1970; what a job's age is bounded by.
+_AGES = 1e11
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -110,11 +112,7 @@ class WorkerService(WorkerServiceServicer):
         identity = current_call().identity
         size = request.pageSize or DEFAULT_PAGE
         if not 1 <= size <= MAX_PAGE:
-            raise Refusal(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                "INVALID_REQUEST",
-                f"a page of {size} jobs is not between 1 and {MAX_PAGE}",
-            )
+            raise invalid("pageSize", f"a page of {size} jobs is not between 1 and {MAX_PAGE}")
         visible: list[JobSnapshot] = []
         before = request.pageToken
         while True:
@@ -150,7 +148,8 @@ class WorkerService(WorkerServiceServicer):
             limit=MAX_PAGE,
             owner=request.owner,
             tenant=request.tenant,
-            ended_by_ns=time_ns() - int(request.olderThanSeconds * 1e9),
+            # 0 would be all of them.
+            ended_by_ns=max(1, time_ns() - int(min(request.olderThanSeconds, _AGES) * 1e9)),
         )
         while True:
             page = await self._supervisor.list(query)

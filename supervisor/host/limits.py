@@ -54,6 +54,15 @@ _RANGES = (
     ("timeout", 0, MAX_TIMEOUT_SECONDS),
 )
 NO_LIMITS = Limits()
+# Limit -> the field of ipc.proto's Start that asks for it.
+FIELDS = {
+    "memory": "limits.memory_bytes",
+    "cpus": "limits.cpus",
+    "processes": "limits.processes",
+    "open_files": "limits.open_files",
+    "io_weight": "limits.io_weight",
+    "timeout": "timeout_seconds",
+}
 
 
 class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,7 +96,8 @@ class LimitsConfig(Bounds, frozen=True, forbid_unknown_fields=True):
             if most and wanted > most:
                 whose = f"a job of tenant {tenant}" if tenant in self.tenants else "a job"
                 raise InvalidRequest(
-                    f"{name} of {wanted:g} is more than {whose} may have: ask for {most:g} or less"
+                    f"{name} of {wanted:g} is more than {whose} may have: ask for {most:g} or less",
+                    FIELDS[name],
                 )
         open_ones = {
             name: default or most

@@ -115,6 +115,8 @@ def error_reply(seq: int, error: errors.SupervisorError) -> ipc.Reply:
     reply = ipc.Reply(seq=seq, code=CODES[type(error)], message=words_of(error))
     if isinstance(error, errors.CannotExecute):
         reply.errno, reply.program = error.errno, error.program
+    if isinstance(error, errors.InvalidRequest):
+        reply.field = error.field
     if isinstance(error, errors.QuotaReached):
         reply.quota = error.quota
     return reply
@@ -124,6 +126,8 @@ def error_of(reply: ipc.Reply) -> errors.SupervisorError:
     """The error that a reply stands for; `error_reply`'s inverse."""
     if reply.code == ipc.CANNOT_EXECUTE:
         return errors.CannotExecute(reply.message, reply.errno, program=reply.program)
+    if reply.code == ipc.INVALID:
+        return errors.InvalidRequest(reply.message, reply.field)
     if reply.code == ipc.QUOTA_REACHED:
         return errors.QuotaReached(reply.message, reply.quota)
     return _ERRORS.get(reply.code, errors.SupervisorBug)(reply.message)

@@ -12,7 +12,7 @@ from jobworker.supervisor import job
 from jobworker.supervisor.errors import InvalidRequest
 from jobworker.supervisor.exact_text import to_text
 from jobworker.supervisor.host.isolation import Profile
-from jobworker.supervisor.host.limits import MAX_TIMEOUT_SECONDS, Limits
+from jobworker.supervisor.host.limits import FIELDS, MAX_TIMEOUT_SECONDS, Limits
 from jobworker.supervisor.keeper.launcher import TOKEN_VARIABLE
 from jobworker.supervisor.quotas import Kind, Quota
 
@@ -33,6 +33,8 @@ MAX_PAGE = 1000
 # Below, segments would be too small to be worth their names.
 MIN_OUTPUT_BYTES = 4096
 MAX_OUTPUT_BYTES = 2**62
+# The field of Start that is the program's name: the first of argv.
+COMMAND = "argv.0"
 
 
 class Start(NamedTuple):
@@ -141,16 +143,16 @@ def _call(request: ipc.Request) -> Call:
         return Stop(
             _job_id(request.stop.id),
             None if grace is None else _grace(grace),
-            _stop_way(request.stop.way),
+            _stop_way(request.stop.way, "way"),
         )
     if kind == "signal":
-        asked_signal = request.signal
-        return Signal(_job_id(asked_signal.id), _signal(asked_signal.signal), asked_signal.all)
+        wanted = request.signal
+        return Signal(_job_id(wanted.id), _signal(wanted.signal, "signal"), wanted.all)
     if kind == "list":
         return _list(request.list)
     if kind == "observe":
         if request.observe.since_ns < 0:
-            raise InvalidRequest("no job ended before 1970")
+            raise InvalidRequest("no job ended before 1970", "since_ns")
         return Observe(request.observe.since_ns)
     about_one: dict[str, Callable[[str], Get | Watch | Unwatch | Remove]] = {
         "get": Get,
@@ -165,13 +167,14 @@ def _call(request: ipc.Request) -> Call:
 
 def _list(asked: ipc.List) -> List:
     if not 1 <= asked.limit <= MAX_PAGE:
-        raise InvalidRequest(f"a page of {asked.limit} jobs is not between 1 and {MAX_PAGE}")
-    for text in (asked.prefix, asked.before):
-        if not _ID_PREFIX.fullmatch(text):
-            raise InvalidRequest("a job ID has only 0-9, a-f and -")
-    for name in (asked.owner, asked.tenant):
-        if name:
-            _name("a filter", name)
+        problem = f"a page of {asked.limit} jobs is not between 1 and {MAX_PAGE}"
+        raise InvalidRequest(problem, "limit")
+    for field in ("prefix", "before"):
+        if not _ID_PREFIX.fullmatch(getattr(asked, field)):
+            raise InvalidRequest("a job ID has only 0-9, a-f and -", field)
+    for field in ("owner", "tenant"):
+        if getattr(asked, field):
+            _name(getattr(asked, field), field)
     return List(
         asked.prefix,
         asked.before,
@@ -188,15 +191,17 @@ def check_start(asked: ipc.Start) -> job.Request:
     _check_command(asked)
     _check_environment(asked)
     if asked.cwd and not asked.cwd.startswith(b"/"):
-        raise InvalidRequest("the working directory is not an absolute path")
+        raise InvalidRequest("the working directory is not an absolute path", "cwd")
     if len(asked.cwd) > MAX_PATH_BYTES:
-        raise InvalidRequest(f"the working directory is longer than {MAX_PATH_BYTES} bytes")
+        problem = f"the working directory is longer than {MAX_PATH_BYTES} bytes"
+        raise InvalidRequest(problem, "cwd")
     if asked.request_id and not _REQUEST_ID.fullmatch(asked.request_id):
-        raise InvalidRequest("a request ID is 1 to 64 characters of A-Z a-z 0-9 . _ -")
+        problem = "a request ID is 1 to 64 characters of A-Z a-z 0-9 . _ -"
+        raise InvalidRequest(problem, "request_id")
     return job.Request(
         id=_job_id(asked.id),
-        owner=_name("the owner", asked.owner),
-        tenant=_name("the tenant", asked.tenant) if asked.tenant else "",
+        owner=_name(asked.owner, "owner"),
+        tenant=_name(asked.tenant, "tenant") if asked.tenant else "",
         argv=tuple(map(to_text, asked.argv)),
         environment={to_text(one.name): to_text(one.value) for one in asked.environment},
         cwd=to_text(asked.cwd),
@@ -206,22 +211,22 @@ def check_start(asked: ipc.Start) -> job.Request:
         limits=_limits(asked.limits, asked.timeout_seconds),
         profile=_profile(asked.isolation),
         network=not asked.no_network,
-        stop=_stop_way(asked.stop).or_else(job.DEFAULT_STOP),
+        stop=_stop_way(asked.stop, "stop").or_else(job.DEFAULT_STOP),
     )
 
 
-def _signal(number: int) -> int:
+def _signal(number: int, field: str) -> int:
     if not 1 <= number <= 64:
-        raise InvalidRequest(f"signal {number} is not between 1 and 64")
+        raise InvalidRequest(f"signal {number} is not between 1 and 64", field)
     return number
 
 
-def _stop_way(asked: ipc.StopWay) -> job.StopWay:
+def _stop_way(asked: ipc.StopWay, field: str) -> job.StopWay:
     try:
         mode = job.StopMode(asked.mode)
     except ValueError:
-        raise InvalidRequest(f"{asked.mode} is not a way to stop a job") from None
-    return job.StopWay(_signal(asked.signal) if asked.signal else 0, mode)
+        raise InvalidRequest(f"{asked.mode} is not a way to stop a job", f"{field}.mode") from None
+    return job.StopWay(_signal(asked.signal, f"{field}.signal") if asked.signal else 0, mode)
 
 
 def _limits(asked: ipc.Limits, timeout: float) -> Limits:
@@ -232,17 +237,19 @@ def _limits(asked: ipc.Limits, timeout: float) -> Limits:
             asked.processes,
             asked.open_files,
             asked.io_weight,
-            _seconds("a timeout", timeout, MAX_TIMEOUT_SECONDS),
+            _seconds("a timeout", timeout, MAX_TIMEOUT_SECONDS, "timeout_seconds"),
         )
     except ValueError as error:
-        raise InvalidRequest(f"limit of {error}") from None
+        # Its first word is the limit's name.
+        field = FIELDS[str(error).partition(" ")[0]]
+        raise InvalidRequest(f"limit of {error}", field) from None
 
 
 def _profile(asked: int) -> Profile:
     try:
         return Profile(asked)
     except ValueError:
-        raise InvalidRequest(f"{asked} is not an isolation profile") from None
+        raise InvalidRequest(f"{asked} is not an isolation profile", "isolation") from None
 
 
 def _quotas(asked: ipc.Start) -> dict[Kind, Quota]:
@@ -257,27 +264,42 @@ def _output_limit(asked: ipc.OutputLimit) -> job.OutputLimit:
     try:
         overflow = job.Overflow(asked.overflow)
     except ValueError:
-        raise InvalidRequest(f"{asked.overflow} is not what can happen to output") from None
-    if max(asked.bytes, asked.rate) > MAX_OUTPUT_BYTES:
-        raise InvalidRequest(f"an output limit is at most {MAX_OUTPUT_BYTES} bytes")
-    if 0 < asked.bytes < MIN_OUTPUT_BYTES or 0 < asked.rate < MIN_OUTPUT_BYTES:
-        raise InvalidRequest(f"an output limit is at least {MIN_OUTPUT_BYTES} bytes")
+        problem = f"{asked.overflow} is not what can happen to output"
+        raise InvalidRequest(problem, "output_limit.overflow") from None
+    for field, what, unit in (
+        ("bytes", "an output limit", "bytes"),
+        ("rate", "a rate of output", "bytes a second"),
+    ):
+        value = getattr(asked, field)
+        if value and not MIN_OUTPUT_BYTES <= value <= MAX_OUTPUT_BYTES:
+            raise InvalidRequest(
+                f"{what} of {value} {unit} is not between {MIN_OUTPUT_BYTES} and "
+                f"{MAX_OUTPUT_BYTES}, nor 0 for none",
+                f"output_limit.{field}",
+            )
     return job.OutputLimit(asked.bytes, overflow, asked.rate)
 
 
 def _check_command(asked: ipc.Start) -> None:
     if not asked.argv or not asked.argv[0]:
-        raise InvalidRequest("no command was given")
-    names = [one.name for one in asked.environment]
-    values = [one.value for one in asked.environment]
-    texts = [*asked.argv, *names, *values, asked.cwd]
-    if any(b"\0" in text for text in texts):
-        raise InvalidRequest("a NUL byte cannot be part of an argument, a variable or a path")
-    pointers = _POINTER * (len(asked.argv) + len(names))
-    if (size := sum(len(text) + 1 for text in texts) + pointers) > MAX_SPEC_BYTES:
+        raise InvalidRequest("no command was given", COMMAND)
+    texts = {
+        COMMAND: asked.argv[:1],
+        "argv": asked.argv[1:],
+        "environment": [text for one in asked.environment for text in (one.name, one.value)],
+        "cwd": [asked.cwd],
+    }
+    for field, ones in texts.items():
+        if any(b"\0" in text for text in ones):
+            problem = "a NUL byte cannot be part of an argument, a variable or a path"
+            raise InvalidRequest(problem, field)
+    sizes = {field: sum(len(text) + 1 for text in ones) for field, ones in texts.items()}
+    pointers = _POINTER * (len(asked.argv) + len(asked.environment))
+    if (size := sum(sizes.values()) + pointers) > MAX_SPEC_BYTES:
         raise InvalidRequest(
             f"arguments and environment take {size} bytes: "
-            f"execve(2) takes {MAX_SPEC_BYTES} at most, pass the rest in a file"
+            f"execve(2) takes {MAX_SPEC_BYTES} at most, pass the rest in a file",
+            max(sizes, key=lambda field: sizes[field]),
         )
 
 
@@ -285,28 +307,29 @@ def _check_environment(asked: ipc.Start) -> None:
     for variable in asked.environment:
         name = to_text(variable.name)
         if not name or "=" in name:
-            raise InvalidRequest(f"{name[:64]!r} is not a name for an environment variable")
+            problem = f"{name[:64]!r} is not a name for an environment variable"
+            raise InvalidRequest(problem, "environment")
         if name == TOKEN_VARIABLE:
-            raise InvalidRequest(f"{name} is set by the supervisor")
+            raise InvalidRequest(f"{name} is set by the supervisor", "environment")
 
 
 def _job_id(text: str) -> str:
     if not _JOB_ID.fullmatch(text):
-        raise InvalidRequest(f"{text[:64]!r} is not a job ID")
+        raise InvalidRequest(f"{text[:64]!r} is not a job ID", "id")
     return text
 
 
-def _name(what: str, text: str) -> str:
+def _name(text: str, field: str) -> str:
     if not _NAME.fullmatch(text) or ".." in text:
-        raise InvalidRequest(f"{what} {text[:64]!r} is not a name")
+        raise InvalidRequest(f"the {field} {text[:64]!r} is not a name", field)
     return text
 
 
 def _grace(seconds: float) -> float:
-    return _seconds("a grace period", seconds, MAX_GRACE_SECONDS)
+    return _seconds("a grace period", seconds, MAX_GRACE_SECONDS, "grace_seconds")
 
 
-def _seconds(what: str, seconds: float, most: float) -> float:
+def _seconds(what: str, seconds: float, most: float, field: str) -> float:
     if not math.isfinite(seconds) or not 0 <= seconds <= most:
-        raise InvalidRequest(f"{what} of {seconds} s is not between 0 and {most:g}")
+        raise InvalidRequest(f"{what} of {seconds} s is not between 0 and {most:g}", field)
     return seconds

@@ -108,7 +108,7 @@ def run(control: socket.socket, stdout: int, stderr: int, cgroup: str) -> None:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         step = "give up the service's privileges"
         _confine(spec)
-        step = f"change to directory {spec.cwd}"
+        step = f"change to directory {spec.cwd[:_SHOWN]}"
         os.chdir(_bytes(spec.cwd))
         step = f"execute {spec.argv[0][:_SHOWN]}"
         _execute(spec)
