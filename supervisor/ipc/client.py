@@ -8,51 +8,16 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from jobworker.proto import ipc_pb2 as ipc
-from jobworker.supervisor.errors import NoSuchJob, SupervisorUnavailable
+from jobworker.supervisor.errors import SupervisorUnavailable
 from jobworker.supervisor.ipc.messages import error_of, stop_message
 from jobworker.supervisor.ipc.snapshot import JobSnapshot
+from jobworker.supervisor.ipc.watches import Watched, Watches
 from jobworker.supervisor.ipc.wire import FrameProtocol
 from jobworker.supervisor.job import AS_EVER, StopWay
 from jobworker.supervisor.keeper import packets
 
 # How long a request waits for a supervisor that is being restarted.
 PATIENCE_SECONDS = 30.0
-
-
-class Watched:
-    """A job somebody follows: `job` is its last known state. Shared by all who follow it."""
-
-    def __init__(self) -> None:
-        self.job: JobSnapshot | None = None
-        self.users = 0
-        self._removed = False
-        self._waiters: list[asyncio.Future[None]] = []
-
-    def update(self, job: JobSnapshot) -> None:
-        """Take in news and wake who waits for some."""
-        self.job = job
-        self._wake()
-
-    def remove(self) -> None:
-        """Take in that there is no such job any more."""
-        self._removed = True
-        self._wake()
-
-    def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def until(self, condition: Callable[[JobSnapshot], bool]) -> JobSnapshot:
-        """The job as soon as the condition holds for it. Raises NoSuchJob once it is removed."""
-        while self.job is None or not condition(self.job):
-            if self._removed:
-                raise NoSuchJob("the job has been removed")
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
-        return self.job
 
 
 class _Observer(NamedTuple):
@@ -75,9 +40,7 @@ class SupervisorClient:
         self._protocol: FrameProtocol | None = None
         self._numbers = itertools.count(1)
         self._unanswered: dict[int, tuple[bytes, asyncio.Future[ipc.Reply]]] = {}
-        self._watched: dict[str, Watched] = {}
-        # Watches sent again to a new supervisor, by sequence number.
-        self._renewed: dict[int, str] = {}
+        self._watches = Watches(self._unwatch)
         self._connecting: set[asyncio.Task[None]] = set()
         self._keeper_gone = asyncio.Event()
 
@@ -138,17 +101,13 @@ class SupervisorClient:
     @asynccontextmanager
     async def watch(self, job_id: str) -> AsyncIterator[Watched]:
         """Follow a job's state; its first is there on entering. Raises NoSuchJob."""
-        watched = self._watched.setdefault(job_id, Watched())
-        watched.users += 1
-        try:
+        with self._watches.following(job_id) as watched:
             if watched.job is None:
                 await self._call(ipc.Request(watch=ipc.Watch(id=job_id)))
             yield watched
-        finally:
-            watched.users -= 1
-            if not watched.users and self._watched.get(job_id) is watched:
-                del self._watched[job_id]
-                self._send_only(ipc.Request(unwatch=ipc.Unwatch(id=job_id)))
+
+    def _unwatch(self, job_id: str) -> None:
+        self._send_only(ipc.Request(unwatch=ipc.Unwatch(id=job_id)))
 
     def observe(self, since_ns: Callable[[], int], told: Callable[[JobSnapshot], None]) -> None:
         """Have `told` called with every job whose state is another; more often does no harm.
@@ -187,11 +146,12 @@ class SupervisorClient:
             raise error_of(reply)
         return reply
 
-    def _send_only(self, request: ipc.Request) -> None:
-        """Send a request whose answer nobody needs."""
-        request.seq = next(self._numbers)
+    def _send_only(self, request: ipc.Request) -> int:
+        """Send a request whose answer nobody waits for; its sequence number."""
+        number = request.seq = next(self._numbers)
         if self._protocol is not None:
             self._protocol.send(request.SerializeToString())
+        return number
 
     # -- connections ---------------------------------------------------------------
 
@@ -212,13 +172,9 @@ class SupervisorClient:
         await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, end)
         self._protocol = protocol
         self._observe_on()
-        self._renewed.clear()
         for frame, _ in list(self._unanswered.values()):
             protocol.send(frame)
-        for job_id in list(self._watched):
-            request = ipc.Request(seq=next(self._numbers), watch=ipc.Watch(id=job_id))
-            self._renewed[request.seq] = job_id
-            protocol.send(request.SerializeToString())
+        self._watches.renew(lambda job_id: self._send_only(ipc.Request(watch=ipc.Watch(id=job_id))))
 
     def _lost(self, protocol: FrameProtocol) -> None:
         if self._protocol is protocol:
@@ -226,35 +182,18 @@ class SupervisorClient:
 
     def _received(self, frame: bytes) -> None:
         event = ipc.Event.FromString(frame)
-        if event.HasField("changed"):
-            self._news(event.changed.job)
-            if self._observer is not None:
-                self._observer.told(JobSnapshot.from_message(event.changed.job))
-            return
-        if event.HasField("removed"):
-            self._forget(event.removed)
-            return
-        reply = event.reply
-        renewed = self._renewed.pop(reply.seq, "")
-        if renewed and reply.code == ipc.NO_SUCH_JOB:
-            self._forget(renewed)
-        for job in reply.jobs:
-            # Now, in order of arrival: by the time a watch's caller runs again, the
-            # job may have changed since, and that is not to be undone.
-            self._news(job)
-        _, answer = self._unanswered.get(reply.seq, (b"", None))
-        if answer is not None and not answer.done():
-            answer.set_result(reply)
-
-    def _news(self, job: ipc.Job) -> None:
-        watched = self._watched.get(job.id)
-        if watched is not None:
-            watched.update(JobSnapshot.from_message(job))
-
-    def _forget(self, job_id: str) -> None:
-        watched = self._watched.get(job_id)
-        if watched is not None:
-            watched.remove()
+        match event.WhichOneof("event"):
+            case "changed":
+                self._watches.changed(event.changed.job)
+                if self._observer is not None:
+                    self._observer.told(JobSnapshot.from_message(event.changed.job))
+            case "removed":
+                self._watches.removed(event.removed)
+            case "reply":
+                self._watches.answered(event.reply)
+                _, answer = self._unanswered.get(event.reply.seq, (b"", None))
+                if answer is not None and not answer.done():
+                    answer.set_result(event.reply)
 
     def _fail_all(self) -> None:
         for _, answer in self._unanswered.values():

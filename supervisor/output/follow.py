@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, time_ns
 
-from jobworker.supervisor.ipc.client import Watched
 from jobworker.supervisor.ipc.snapshot import JobSnapshot
+from jobworker.supervisor.ipc.watches import Watched
 from jobworker.supervisor.output.reader import Chunk, Gap, OutputReader
 
 # The largest piece: fewer, larger ones cost less to carry.
