@@ -111,7 +111,7 @@ DOORS = {
     "grpc_api.service": "output_service service",
     "grpc_api.upkeep": "file_watch health memory metrics reload",
     "supervisor.host": "accounting cgroup isolation limits tree users",
-    "supervisor.ipc": "client messages requests server snapshot",
+    "supervisor.ipc": "client messages requests server snapshot watches",
     "supervisor.journal": "journal",
     "supervisor.keeper": "config launcher packets state_lock",
     "supervisor.local": "capture keeper_link live_job placement pool stops",

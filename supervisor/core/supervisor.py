@@ -9,6 +9,7 @@ from pathlib import Path
 from time import time_ns
 
 from jobworker.supervisor.config import SupervisorConfig
+from jobworker.supervisor.core.answers import Answers
 from jobworker.supervisor.core.live_jobs import LiveJobs
 from jobworker.supervisor.core.quota_counts import quotas_over
 from jobworker.supervisor.core.retention import Retention
@@ -16,7 +17,6 @@ from jobworker.supervisor.core.starts import Starts
 from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.errors import (
     AlreadyEnded,
-    NoSuchJob,
     ShuttingDown,
     StillRunning,
     SupervisorError,
@@ -24,12 +24,11 @@ from jobworker.supervisor.errors import (
 from jobworker.supervisor.host.accounting import ExitUsage
 from jobworker.supervisor.host.cgroup import JobCgroups
 from jobworker.supervisor.ipc import requests
-from jobworker.supervisor.ipc.messages import MAX_LISTED_BYTES, job_message, words_of
+from jobworker.supervisor.ipc.messages import job_message, words_of
 from jobworker.supervisor.ipc.server import Client, Clients
 from jobworker.supervisor.job import (
     AS_EVER,
     Happening,
-    Job,
     Overflow,
     Reason,
     Request,
@@ -82,6 +81,7 @@ class Supervisor:
         )
         self._pump = Pump(loop)
         self.jobs = LiveJobs(loop, keeper, self._pump, self.turn, self._finish_if_stopped)
+        self._answers = Answers(self.jobs, journal)
         self.stops = Stops(loop, self._tree_gone)
         self.capture = Capture(
             loop,
@@ -136,7 +136,7 @@ class Supervisor:
             case requests.Signal(job_id, number, to_all):
                 self._signal(job_id, number, to_all=to_all)
             case requests.Watch(job_id):
-                self._find(job_id)
+                self._answers.find(job_id)
                 client.watched.add(job_id)
             case requests.Remove(job_id):
                 self._remove(job_id)
@@ -147,73 +147,24 @@ class Supervisor:
                 self.turn.answer(partial(client.reply, seq))
                 return
             case requests.Get(job_id):
-                self._find(job_id)
-                if (live := self.jobs.get(job_id)) is not None:
-                    live.measure()
-            case requests.List() | requests.Observe() | requests.MayStart():
-                self.turn.answer(partial(self._survey, client, seq, call))
+                self._measure(job_id)
+            case requests.List() | requests.Observe():
+                self.turn.answer(partial(self._answers.survey, client, seq, call))
                 return
-        self.turn.answer(partial(self._reply, client, seq, job_id))
+            case requests.MayStart():
+                self.turn.answer(lambda: client.say_whether(seq, self._why_not_start(call)))
+                return
+        self.turn.answer(partial(self._answers.job, client, seq, job_id))
 
-    def _reply(self, client: Client, seq: int, job_id: str) -> None:
-        """Answer with the job as it is now."""
-        live = self.jobs.get(job_id)
-        job = live.job if live else self._journal.find(job_id)
-        if job is None:
-            client.refuse(seq, NoSuchJob(f"there is no job {job_id}"))
-        else:
-            client.reply(seq, job_message(job, gone=live.gone if live else True))
-
-    def _list(self, client: Client, seq: int, asked: requests.List) -> None:
-        found = self._journal.page(asked)
-        lives = [self.jobs.get(job.id) for job in found]
-        client.reply(
-            seq,
-            *(
-                job_message(
-                    live.job if live else job,
-                    gone=live.gone if live else True,
-                    most=MAX_LISTED_BYTES,
-                )
-                for job, live in zip(found, lives, strict=True)
-            ),
-        )
-
-    def _find(self, job_id: str) -> Job:
-        live = self.jobs.get(job_id)
-        job = live.job if live else self._journal.find(job_id)
-        if job is None:
-            raise NoSuchJob(f"there is no job {job_id}")
-        return job
+    def _measure(self, job_id: str) -> None:
+        self._answers.find(job_id)
+        if (live := self.jobs.get(job_id)) is not None:
+            live.measure()
 
     def _tell(self, live: LiveJob) -> None:
         self.clients.tell(
             live.job.id, live.job.state, lambda: job_message(live.job, gone=live.gone)
         )
-
-    def _survey(
-        self,
-        client: Client,
-        seq: int,
-        asked: requests.List | requests.Observe | requests.MayStart,
-    ) -> None:
-        match asked:
-            case requests.List():
-                self._list(client, seq, asked)
-            case requests.Observe():
-                self._observe(client, seq, asked)
-            case requests.MayStart():
-                client.say_whether(seq, self._why_not_start(asked))
-
-    def _observe(self, client: Client, seq: int, asked: requests.Observe) -> None:
-        """Tell a new observer how things are, and from here on how they change."""
-        client.observe()
-        client.reply(seq)
-        for live in self.jobs:
-            if client.is_news(live.job.id, live.job.state):
-                client.tell(live.job.id, partial(job_message, live.job, gone=live.gone))
-        for job in self._journal.ended_since(asked.since_ns):
-            client.tell(job.id, partial(job_message, job, gone=True))
 
     # -- starting, signalling, stopping --------------------------------------------
 
@@ -224,14 +175,14 @@ class Supervisor:
             if isinstance(result, SupervisorError):
                 self.turn.answer(partial(client.refuse, seq, result))
             else:
-                self.turn.answer(partial(self._reply, client, seq, result.job.id))
+                self.turn.answer(partial(self._answers.job, client, seq, result.job.id))
 
         if self.starts.pending(request):
             self.starts.join(request, outcome)
             return
         known = self._journal.find_start(request)
         if known is not None and not self.turn.deletes(known.id):
-            self.turn.answer(partial(self._reply, client, seq, known.id))
+            self.turn.answer(partial(self._answers.job, client, seq, known.id))
         else:
             self._check_serving()
             self._quotas.admit(request, call.quotas)
@@ -262,7 +213,7 @@ class Supervisor:
             self.stop(live, grace, way=way)
 
     def _signal(self, job_id: str, number: int, *, to_all: bool) -> None:
-        job = self._find(job_id)
+        job = self._answers.find(job_id)
         live = self.jobs.get(job_id)
         try:
             if to_all:
@@ -278,7 +229,7 @@ class Supervisor:
         """The job to stop; one that has ended is looked at again for what it left behind."""
         live = self.jobs.get(job_id)
         if live is None:
-            job = self._find(job_id)
+            job = self._answers.find(job_id)
             live = LiveJob(job, self.recorder(job.request))
             self.jobs.add(live)
         return live
@@ -315,7 +266,7 @@ class Supervisor:
         self.stops.begin(live, seconds, way)
 
     def _remove(self, job_id: str) -> None:
-        self._find(job_id)
+        self._answers.find(job_id)
         if self.jobs.get(job_id) is not None:
             raise StillRunning(f"job {job_id} has not ended, or its output is still open")
         self.retention.remove([job_id])

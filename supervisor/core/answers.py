@@ -1,0 +1,69 @@
+"""Answers to calls that ask how jobs are. Each is made at the end of the turn, of what is then."""
+
+from functools import partial
+
+from jobworker.supervisor.core.live_jobs import LiveJobs
+from jobworker.supervisor.errors import NoSuchJob
+from jobworker.supervisor.ipc import requests
+from jobworker.supervisor.ipc.messages import MAX_LISTED_BYTES, job_message
+from jobworker.supervisor.ipc.server import Client
+from jobworker.supervisor.job import Job
+from jobworker.supervisor.journal.journal import Journal
+
+
+class Answers:
+    """Tells of jobs: of the live ones as they are, of the others what is on record."""
+
+    def __init__(self, jobs: LiveJobs, journal: Journal) -> None:
+        self._jobs = jobs
+        self._journal = journal
+
+    def find(self, job_id: str) -> Job:
+        """The job of this ID. Raises NoSuchJob."""
+        live = self._jobs.get(job_id)
+        job = live.job if live else self._journal.find(job_id)
+        if job is None:
+            raise NoSuchJob(f"there is no job {job_id}")
+        return job
+
+    def job(self, client: Client, seq: int, job_id: str) -> None:
+        """Answer with one job, or that it is no longer there."""
+        try:
+            job = self.find(job_id)
+            live = self._jobs.get(job_id)
+            client.reply(seq, job_message(job, gone=live.gone if live else True))
+        except NoSuchJob as error:
+            client.refuse(seq, error)
+
+    def survey(self, client: Client, seq: int, asked: requests.List | requests.Observe) -> None:
+        """Answer with a page of jobs, or by telling of all from here on."""
+        match asked:
+            case requests.List():
+                self._list(client, seq, asked)
+            case requests.Observe():
+                self._observe(client, seq, asked)
+
+    def _list(self, client: Client, seq: int, asked: requests.List) -> None:
+        found = self._journal.page(asked)
+        lives = [self._jobs.get(job.id) for job in found]
+        client.reply(
+            seq,
+            *(
+                job_message(
+                    live.job if live else job,
+                    gone=live.gone if live else True,
+                    most=MAX_LISTED_BYTES,
+                )
+                for job, live in zip(found, lives, strict=True)
+            ),
+        )
+
+    def _observe(self, client: Client, seq: int, asked: requests.Observe) -> None:
+        """Tell a new observer how things are, and from here on how they change."""
+        client.observe()
+        client.reply(seq)
+        for live in self._jobs:
+            if client.is_news(live.job.id, live.job.state):
+                client.tell(live.job.id, partial(job_message, live.job, gone=live.gone))
+        for job in self._journal.ended_since(asked.since_ns):
+            client.tell(job.id, partial(job_message, job, gone=True))
