@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,7 +137,7 @@ def configure(directory: Path, host: str, policy: str, settings: str) -> Authori
 
 @contextmanager
 def serving(
-    config: Path, *, returncode: int = 0
+    config: Path, *, returncode: int = 0, environment: Mapping[str, str] | None = None
 ) -> Iterator[tuple["subprocess.Popen[str]", list[str]]]:
     """Run `jobworker serve` until the block ends; gives its process and its log, which grows.
 
@@ -146,6 +146,7 @@ def serving(
     """
     process = subprocess.Popen(
         [JOBWORKER, "serve", "--config", str(config)],
+        env=environment,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
