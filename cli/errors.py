@@ -176,8 +176,12 @@ def _request_failed(failed: CallFailed, endpoint: Endpoint) -> RequestFailed:
 
 def tell(sentence: str) -> None:
     """Write a sentence to stderr, after the command's name."""
-    lines = "\n".join(printable(line) for line in sentence.splitlines())
-    click.echo(f"jobworker: {lines}", err=True)
+    click.echo(f"jobworker: {printable_lines(sentence)}", err=True)
+
+
+def printable_lines(text: str) -> str:
+    """Return each line of `text` as `printable` has it."""
+    return "\n".join(map(printable, text.splitlines()))
 
 
 def printable(text: str) -> str:

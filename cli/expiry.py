@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from jobworker.cli.errors import tell
-from jobworker.cli.quantities import span_text
+from jobworker.cli.quantities import moment_text, span_text
 from jobworker.client.certificate import validity_of
 from jobworker.client.errors import BadFile
 
@@ -32,7 +32,7 @@ def warn_of_expiry(certificate: Path, environ: Mapping[str, str]) -> None:
         return
     tell(
         f"warning: your certificate {certificate} ends in {span_text(end - now)}, "
-        f"at {end:%Y-%m-%d %H:%M:%S} UTC; get a new one"
+        f"at {moment_text(end)}; get a new one"
     )
 
 

@@ -4,7 +4,6 @@ A client command must start in a fraction of a second, so nothing here imports
 gRPC, casbin or cryptography.
 """
 
-import difflib
 import importlib
 import sys
 from typing import Never
@@ -14,6 +13,7 @@ import click
 from jobworker.cli import faults, streams
 from jobworker.cli.errors import CliError, ExitCode, codes_text, tell
 from jobworker.cli.options import connection_options
+from jobworker.cli.suggestions import SuggestingGroup
 
 # Subcommand -> the module below jobworker.cli.commands and the command in it.
 _COMMANDS = {
@@ -39,7 +39,7 @@ _COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(SuggestingGroup):
     """A group whose commands live in modules that are imported on use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click calls it
@@ -54,15 +54,6 @@ class LazyGroup(click.Group):
         home = importlib.import_module(f"jobworker.cli.commands.{module}")
         command: click.Command = vars(home)[attribute]
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command to run; a misspelt one is a usage error that suggests another."""
-        near = difflib.get_close_matches(args[0], _COMMANDS, n=1)
-        if args[0] not in _COMMANDS and near:
-            ctx.fail(f"no such command {args[0]!r}; did you mean {near[0]!r}?")
-        return super().resolve_command(ctx, args)
 
 
 @click.group(

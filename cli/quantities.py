@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import click
@@ -116,6 +117,14 @@ def size_text(count: float) -> str:
         if count < 1024:
             return f"{count:.1f} {unit}"
     return f"{count / 1024:.1f} TiB"
+
+
+def moment_text(time: datetime) -> str:
+    """Return a time for people: in local time, with its zone."""
+    # The year 9999 ends before it does so in every zone.
+    with suppress(OverflowError):
+        time = time.astimezone()
+    return f"{time:%Y-%m-%d %H:%M:%S %Z}"
 
 
 def span_text(span: timedelta) -> str:

@@ -5,7 +5,6 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
@@ -76,12 +75,20 @@ def main(config: str, line: Line) -> None:
     except AuditError as error:
         # The disk may be full, or the former front not quite gone: try again.
         log.error("%s", error)
-        sys.exit(1)
+        _end(1)
     except (ApiError, AuthzError) as error:
         log.error("%s", error)
-        sys.exit(REFUSED)
-    # What is left is threads of gRPC's that have nothing more to do.
-    os._exit(0)
+        _end(REFUSED)
+    except BrokenPipeError:
+        # The keeper has gone while this front began; there is nobody to serve for.
+        _end(0)
+    _end(0)
+
+
+def _end(status: int) -> Never:
+    """End at once: what is left of gRPC is threads, and a server that misses its event loop."""
+    logging.shutdown()
+    os._exit(status)
 
 
 async def _serve(config: ServerConfig, line: Line) -> None:

@@ -10,6 +10,7 @@ import click
 
 from jobworker.cli.errors import CliError, ExitCode, printable
 from jobworker.cli.options import OutputFormat, output_option
+from jobworker.cli.suggestions import SuggestingGroup
 
 if TYPE_CHECKING:
     from jobworker.authz.audit.files import Line
@@ -19,7 +20,7 @@ _LOG = click.Path(exists=True, file_okay=False, path_type=Path)
 FOLLOW_SECONDS = 0.2
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def audit() -> None:
     """Read and verify the audit log: who asked for what, and what became of it."""
 
@@ -61,7 +62,7 @@ def verify(log: Path, head: str | None, output: OutputFormat) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Go on with new records, until interrupted.")
 @output_option
 def tail(log: Path, count: int, follow: bool, output: OutputFormat) -> None:
-    """Print the last records in the LOG directory."""
+    """Print the last records in the LOG directory, with local times."""
     with _telling():
         for line in _last(log, count, follow=follow):
             click.echo(line.text if output == "json" else printable(_words(line.record)))
@@ -98,7 +99,7 @@ def _words(record: "Record") -> str:
     from jobworker.authz.audit.record import Changed, Decided
 
     event = record.event
-    when = f"{record.time:%Y-%m-%d %H:%M:%S.%f}"[:-3]
+    when = f"{record.time.astimezone():%Y-%m-%d %H:%M:%S.%f}"[:-3]
     if isinstance(event, Decided):
         verdict = "allowed" if event.allowed else "REFUSED"
         who = " ".join([f"cn={event.cn}", *(f"ou={tenant}" for tenant in event.tenants)])

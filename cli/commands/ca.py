@@ -11,6 +11,7 @@ import click
 
 from jobworker.cli.errors import CliError, ExitCode, tell
 from jobworker.cli.options import OutputFormat, output_option
+from jobworker.cli.suggestions import SuggestingGroup
 
 if TYPE_CHECKING:
     from jobworker.authz.ca.authority import CertificateAuthority, Issued
@@ -52,7 +53,7 @@ _out_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def ca() -> None:
     """Issue and revoke the certificates that users and servers show."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from jobworker.cli.commands.new_job import AS_TYPED, JobOptions, job_options, start_request
-from jobworker.cli.errors import ExitCode, printable
+from jobworker.cli.errors import ExitCode, printable_lines
 from jobworker.cli.job_ids import JobID
 from jobworker.cli.options import (
     OutputFormat,
@@ -85,7 +85,7 @@ def _answer(service: "Service", question: "pb.CanIRequest", output: OutputFormat
     if output == "json":
         click.echo(json.dumps({"allowed": answer.allowed, "reason": answer.reason}))
     else:
-        click.echo(f"{'yes' if answer.allowed else 'no'}: {printable(answer.reason)}")
+        click.echo(f"{'yes' if answer.allowed else 'no'}: {printable_lines(answer.reason)}")
     if not answer.allowed:
         raise click.exceptions.Exit(ExitCode.FAILED)
 

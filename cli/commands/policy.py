@@ -11,6 +11,7 @@ import click
 
 from jobworker.cli.errors import CliError, ExitCode, printable, tell
 from jobworker.cli.options import OutputFormat, output_option
+from jobworker.cli.suggestions import SuggestingGroup
 
 if TYPE_CHECKING:
     from jobworker.authz.policy.rules import Rule
@@ -21,7 +22,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _ACTIONS = ("start", "stop", "signal", "status", "output", "list")
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def policy() -> None:
     """Check, convert, try and explain policies, without a server."""
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobworker.cli.errors import tell
 from jobworker.cli.job_ids import JobID
 from jobworker.cli.options import OutputFormat, client_command, output_option
 
@@ -62,6 +63,8 @@ def list_jobs(
 
     request = pb.ListRequest(running=running, owner=owner, tenant=tenant)
     jobs = [read_job(status) for status in pages(service, request, limit)]
+    if limit and request.pageToken:
+        tell(f"these are the newest {limit}, there are more: `-n 0` lists all")
     if quiet:
         click.echo("".join(f"{job.id}\n" for job in jobs), nl=False)
     elif output == "json":
@@ -74,16 +77,19 @@ def list_jobs(
 def pages(
     service: "Service", request: "pb.ListRequest", limit: int
 ) -> "Iterator[pb.QueryStatusResponse]":
-    """Yield the listed jobs, page after page, at most `limit` unless it is 0."""
+    """Yield the listed jobs, page after page, at most `limit` unless it is 0.
+
+    The request then has the token of the page to come, if there is one.
+    """
     left = limit
     while True:
         request.pageSize = min(left, PAGE) if limit else PAGE
         reply = service.list(request)
         yield from reply.jobs
         left -= len(reply.jobs)
+        request.pageToken = reply.nextPageToken
         if not reply.nextPageToken or (limit and left <= 0):
             return
-        request.pageToken = reply.nextPageToken
 
 
 def _show(job: "Job", output: OutputFormat) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobworker.cli.options import OutputFormat, client_command, output_option
+from jobworker.cli.quantities import moment_text
 
 if TYPE_CHECKING:
     from jobworker.client.connection import Service
@@ -30,4 +31,4 @@ def whoami(service: "Service", output: OutputFormat) -> None:
         return
     click.echo(f"User:         {me.commonName}")
     click.echo(f"Tenants:      {', '.join(me.tenants) or '(none)'}")
-    click.echo(f"Certificate:  {me.serial}, valid until {expiry:%Y-%m-%d %H:%M:%S} UTC")
+    click.echo(f"Certificate:  {me.serial}, valid until {moment_text(expiry)}")

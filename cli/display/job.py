@@ -19,7 +19,7 @@ from jobworker.cli.display.usage import (
     usage_text,
 )
 from jobworker.cli.errors import CliError, printable
-from jobworker.cli.quantities import span_text
+from jobworker.cli.quantities import moment_text, span_text
 from jobworker.cli.signals import signal_name
 from jobworker.proto import workerservice_pb2 as pb
 
@@ -215,7 +215,7 @@ def outcome_text(job: Job) -> str:
 def _when(time: datetime | None, now: datetime) -> str:
     if time is None:
         return ""
-    return f"{time:%Y-%m-%d %H:%M:%S} UTC ({span_text(now - time)} ago)"
+    return f"{moment_text(time)} ({span_text(now - time)} ago)"
 
 
 HEADS = ("JOB", "OWNER", "TENANT", "AGE", "STATE", "COMMAND")

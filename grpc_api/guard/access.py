@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import grpc
@@ -17,6 +18,7 @@ from jobworker.supervisor import (
     JobSnapshot,
     NoSuchJob,
     SupervisorClient,
+    legible,
     to_text,
 )
 
@@ -29,6 +31,9 @@ _NOBODYS = JobFacts("", "")
 # That there is no such job is told at a multiple of this after the question, so
 # that how long it took to find out says nothing.
 _BEAT_SECONDS = 0.02
+# So many jobs are named when a prefix is that of several, and so much of a command.
+_CANDIDATES = 10
+_COMMAND_LENGTH = 60
 # How many jobs with a prefix are looked at for those the caller may see.
 _PREFIX_PAGE = 1000
 
@@ -151,11 +156,22 @@ class Access(NamedTuple):
         visible = self.visible(identity, found)
         if len(visible) > 1:
             raise Refusal(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                "AMBIGUOUS_PREFIX",
-                f"{len(visible)} jobs have IDs that begin with {prefix}: give more of the ID",
+                grpc.StatusCode.INVALID_ARGUMENT, "AMBIGUOUS_PREFIX", _candidates(prefix, visible)
             )
         return visible[0] if visible else None
+
+
+def _candidates(prefix: str, jobs: Sequence[JobSnapshot]) -> str:
+    """What to choose from when several jobs have a prefix, the newest first."""
+    lines = [f"{len(jobs)} jobs have IDs that begin with {prefix}: give more of the ID"]
+    newest = sorted(jobs, key=lambda job: job.id, reverse=True)
+    for job in newest[:_CANDIDATES]:
+        command = shlex.join(map(legible, job.argv))
+        cut = command if len(command) <= _COMMAND_LENGTH else f"{command[:_COMMAND_LENGTH]}..."
+        lines.append(f"  {job.id}  {job.state.name.lower()}  {' '.join(cut.splitlines())}")
+    if len(jobs) > _CANDIDATES:
+        lines.append(f"  and {len(jobs) - _CANDIDATES} more")
+    return "\n".join(lines)
 
 
 async def _next_beat(since: float) -> None:
