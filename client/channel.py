@@ -24,7 +24,10 @@ def _service_config() -> str:
 
     Signal may not: a signal that arrives twice is another thing than one.
     """
-    repeatable = ("Start", "Stop", "QueryStatus", "Wait", "List", "WhoAmI", "CanI", "Rights")
+    repeatable = (
+        *("Start", "Stop", "QueryStatus", "Wait", "List", "WhoAmI", "CanI", "Rights"),
+        "WouldPrune",
+    )
     service = "workerservice.WorkerService"
     policy = {
         "maxAttempts": 5,

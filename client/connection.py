@@ -105,6 +105,12 @@ class Service:
             reply: pb.PruneResponse = self._stub.Prune(request)
         return reply
 
+    def would_prune(self, request: pb.PruneRequest) -> pb.WouldPruneResponse:
+        """Return what `prune` would forget."""
+        with calling():
+            reply: pb.WouldPruneResponse = self._stub.WouldPrune(request, timeout=PROMPT_SECONDS)
+        return reply
+
     def whoami(self) -> pb.WhoAmIResponse:
         """Return who the server takes one for."""
         with calling():

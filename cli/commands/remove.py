@@ -1,6 +1,7 @@
 """`jobworker rm` and `jobworker prune`: forget jobs that have ended, and their output."""
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -9,9 +10,11 @@ from jobworker.cli.errors import CliError
 from jobworker.cli.job_ids import JobID
 from jobworker.cli.options import OutputFormat, client_command, output_option, say_done
 from jobworker.cli.quantities import Seconds, size_text
+from jobworker.client.errors import CallFailed
 
 if TYPE_CHECKING:
     from jobworker.client.connection import Service
+    from jobworker.proto import workerservice_pb2 as pb
 
 
 @click.command("rm")
@@ -39,6 +42,7 @@ def remove(service: "Service", jobs: tuple[str, ...], output: OutputFormat) -> N
 )
 @click.option("--owner", default="", help="Only jobs of this user.")
 @click.option("--tenant", default="", help="Only jobs of this tenant.")
+@click.option("--dry-run", is_flag=True, help="Show what would be forgotten, and do nothing.")
 @click.option("--force", "-f", is_flag=True, help="Do not ask.")
 @output_option
 @client_command
@@ -48,20 +52,78 @@ def prune(
     older_than: float,
     owner: str,
     tenant: str,
+    dry_run: bool,
     force: bool,
     output: OutputFormat,
 ) -> None:
-    """Forget every job that has ended and that you may stop, with its output."""
+    """Forget every job that has ended and that you may stop, with its output.
+
+    It shows on stderr what it will take, and asks.
+    """
     from jobworker.proto import workerservice_pb2 as pb
 
-    if not force:
-        _confirm("Forget these jobs and their output for ever?")
-    reply = service.prune(pb.PruneRequest(olderThanSeconds=older_than, owner=owner, tenant=tenant))
+    request = pb.PruneRequest(olderThanSeconds=older_than, owner=owner, tenant=tenant)
+    if dry_run:
+        _tell_what_would_be(service.would_prune(request), output)
+        return
+    if not force and not _agreed(service, request):
+        return
+    reply = service.prune(request)
     if output == "json":
         click.echo(json.dumps({"jobs": list(reply.jobIDs), "bytes": reply.bytes}))
     else:
         click.echo("".join(f"{job}\n" for job in reply.jobIDs), nl=False)
-        click.echo(f"{len(reply.jobIDs)} jobs, {size_text(reply.bytes)} of output", err=True)
+        click.echo(_sum(len(reply.jobIDs), reply.bytes), err=True)
+
+
+def _tell_what_would_be(would: "pb.WouldPruneResponse", output: OutputFormat) -> None:
+    from jobworker.cli.display.job import jobs_json, read_job
+
+    if output == "json":
+        jobs = jobs_json(list(map(read_job, would.jobs)))
+        click.echo(f'{{"count": {would.count}, "bytes": {would.bytes}, "jobs": {jobs}}}')
+    else:
+        click.echo(_table(would), nl=False)
+        click.echo(_sum(would.count, would.bytes), err=True)
+
+
+def _agreed(service: "Service", request: "pb.PruneRequest") -> bool:
+    """Show what the request would take, and ask; False if there is nothing to take.
+
+    The request is then for just these jobs. Raises CliError unless the answer is yes.
+    """
+    try:
+        would = service.would_prune(request)
+    except CallFailed as error:
+        # A server that cannot tell is older than this command.
+        if error.code != "UNIMPLEMENTED":
+            raise
+        _confirm("Forget these jobs and their output for ever?")
+        return True
+    click.echo(_table(would), nl=False, err=True)
+    click.echo(_sum(would.count, would.bytes), err=True)
+    if would.count:
+        _confirm("Forget these jobs and their output for ever?")
+    request.endedBy.CopyFrom(would.endedBy)
+    return bool(would.count)
+
+
+def _table(would: "pb.WouldPruneResponse") -> str:
+    """The jobs that would be forgotten, or the newest of them, a line each."""
+    from jobworker.cli.display.job import HEADS, job_cells, read_job
+    from jobworker.cli.display.table import table_text, terminal_width
+
+    if not would.jobs:
+        return ""
+    now = datetime.now(UTC)
+    cells = (job_cells(read_job(job), now) for job in would.jobs)
+    rest = would.count - len(would.jobs)
+    more = f"and {rest} older ones\n" if rest else ""
+    return f"{table_text([HEADS, *cells], terminal_width())}\n{more}"
+
+
+def _sum(count: int, size: int) -> str:
+    return f"{count} jobs, {size_text(size)} of output"
 
 
 def _confirm(question: str) -> None:

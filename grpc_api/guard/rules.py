@@ -39,6 +39,7 @@ RULES: dict[str, MethodRule] = {
     "List": MethodRule("list", About.EACH_JOB),
     "Remove": MethodRule("stop", About.ONE_JOB),
     "Prune": MethodRule("stop", About.EACH_JOB),
+    "WouldPrune": MethodRule("stop", About.EACH_JOB),
     "WhoAmI": MethodRule("none", About.ONESELF),
     "CanI": MethodRule("none", About.ONESELF),
     "Rights": MethodRule("none", About.ONESELF),

@@ -1,15 +1,20 @@
-"""What a job has used, may use and sees, as the contract tells it."""
+"""A job, what it has used, may use and sees, as the contract tells it."""
 
 import shlex
 from collections.abc import Sequence
+from time import time_ns
 
+from jobworker.grpc_api.service.output import timestamp
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor import (
     JobSnapshot,
     Limits,
+    State,
     StopMode,
     StopWay,
+    is_utf8,
     legible,
+    to_bytes,
 )
 
 # Characters; quotes may make five of one.
@@ -57,3 +62,41 @@ def stop_way(signal: int, mode: int) -> StopWay:
 def isolation_name(asked: int) -> str:
     """The name of an isolation profile, the same on the pipe."""
     return pb.Isolation.Name(asked)
+
+
+def status_message(job: JobSnapshot) -> pb.QueryStatusResponse:
+    """A job as the contract tells it."""
+    message = pb.QueryStatusResponse(
+        pid=job.pid,
+        exitCode=job.exit_code,
+        command=command_text(job.argv, cut=job.argv_cut),
+        JobStatus=pb.EXITED if job.ended else pb.RUNNING,
+        jobID=job.id,
+        commandName=legible(job.argv[0]),
+        Arguments=map(legible, job.argv[1:]),
+        rawArguments=[] if all(map(is_utf8, job.argv)) else map(to_bytes, job.argv),
+        argumentsCut=job.argv_cut,
+        state=pb.JobState.Name(job.state),
+        endReason=pb.EndReason.Name(job.reason),
+        signal=job.signal,
+        owner=job.owner,
+        tenant=job.tenant,
+        createdAt=timestamp(job.created_ns),
+        outputBytes=job.output_end,
+        outputBegin=job.output_begin,
+        outputComplete=job.output_complete,
+        detail=job.detail,
+        workingDirectory=legible(job.cwd),
+        rawWorkingDirectory=b"" if is_utf8(job.cwd) else to_bytes(job.cwd),
+        usage=usage_message(job, time_ns()),
+        limits=limits_message(job.limits),
+        user=job.user,
+        userShared=job.user_shared,
+        isolation=pb.Isolation.Name(job.isolation.profile),
+        noNetwork=not job.isolation.network,
+        stopSignal=job.stop.signal,
+        stopMode=pb.StopMode.Name(job.stop.mode),
+    )
+    if job.state is State.ENDED:
+        message.endedAt.CopyFrom(timestamp(job.ended_ns))
+    return message

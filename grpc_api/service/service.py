@@ -1,9 +1,7 @@
 """The methods of the contract. Whoever gets here is authenticated and authorized (see guard)."""
 
-import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from time import time_ns
 from typing import Any
 
 import grpc
@@ -14,34 +12,22 @@ from jobworker.grpc_api.guard.access import Access, facts
 from jobworker.grpc_api.guard.guard import current_call
 from jobworker.grpc_api.guard.refusal import invalid
 from jobworker.grpc_api.service.can_i import can_i, rights
-from jobworker.grpc_api.service.messages import (
-    command_text,
-    limits_message,
-    stop_way,
-    usage_message,
-)
+from jobworker.grpc_api.service.messages import status_message, stop_way
 from jobworker.grpc_api.service.orders import StartOrders
-from jobworker.grpc_api.service.output import TEXT_BYTES, as_bytes, as_text, selection, timestamp
+from jobworker.grpc_api.service.output import TEXT_BYTES, as_bytes, as_text, selection
+from jobworker.grpc_api.service.prune import prune, would_prune
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceServicer
 from jobworker.supervisor import (
     CHUNK_BYTES,
     JobSnapshot,
-    NoSuchJob,
-    State,
-    StillRunning,
     SupervisorConfig,
     follow,
-    is_utf8,
-    legible,
-    to_bytes,
 )
 
 DEFAULT_PAGE = 100
 MAX_PAGE = 1000
-# More seconds than have passed since 1970; what a job's age is bounded by.
-_AGES = 1e11
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -142,28 +128,12 @@ class WorkerService(WorkerServiceServicer):
         return pb.RemoveResponse()
 
     async def Prune(self, request: pb.PruneRequest, context: _Context) -> pb.PruneResponse:
-        call = current_call()
-        answer = pb.PruneResponse()
-        query = ipc.List(
-            limit=MAX_PAGE,
-            owner=request.owner,
-            tenant=request.tenant,
-            # 0 would be all of them.
-            ended_by_ns=max(1, time_ns() - int(min(request.olderThanSeconds, _AGES) * 1e9)),
-        )
-        while True:
-            page = await self._supervisor.list(query)
-            for job in page:
-                verdict = self._access.judge_found(call.identity, "stop", job)
-                if verdict.error is None:
-                    call.record(verdict)
-                    with contextlib.suppress(NoSuchJob, StillRunning):
-                        await self._supervisor.remove(job.id)
-                        answer.jobIDs.append(job.id)
-                        answer.bytes += job.output_end - job.output_begin
-            if len(page) < MAX_PAGE:
-                return answer
-            query.before = page[-1].id
+        return await prune(self._access, current_call(), request)
+
+    async def WouldPrune(
+        self, request: pb.PruneRequest, context: _Context
+    ) -> pb.WouldPruneResponse:
+        return await would_prune(self._access, current_call(), request)
 
     async def WhoAmI(self, request: pb.WhoAmIRequest, context: _Context) -> pb.WhoAmIResponse:
         identity = current_call().identity
@@ -187,41 +157,3 @@ def _job() -> JobSnapshot:
     job = current_call().job
     assert job is not None  # noqa: S101 - the guard resolves it for methods about one job
     return job
-
-
-def status_message(job: JobSnapshot) -> pb.QueryStatusResponse:
-    """A job as the contract tells it."""
-    message = pb.QueryStatusResponse(
-        pid=job.pid,
-        exitCode=job.exit_code,
-        command=command_text(job.argv, cut=job.argv_cut),
-        JobStatus=pb.EXITED if job.ended else pb.RUNNING,
-        jobID=job.id,
-        commandName=legible(job.argv[0]),
-        Arguments=map(legible, job.argv[1:]),
-        rawArguments=[] if all(map(is_utf8, job.argv)) else map(to_bytes, job.argv),
-        argumentsCut=job.argv_cut,
-        state=pb.JobState.Name(job.state),
-        endReason=pb.EndReason.Name(job.reason),
-        signal=job.signal,
-        owner=job.owner,
-        tenant=job.tenant,
-        createdAt=timestamp(job.created_ns),
-        outputBytes=job.output_end,
-        outputBegin=job.output_begin,
-        outputComplete=job.output_complete,
-        detail=job.detail,
-        workingDirectory=legible(job.cwd),
-        rawWorkingDirectory=b"" if is_utf8(job.cwd) else to_bytes(job.cwd),
-        usage=usage_message(job, time_ns()),
-        limits=limits_message(job.limits),
-        user=job.user,
-        userShared=job.user_shared,
-        isolation=pb.Isolation.Name(job.isolation.profile),
-        noNetwork=not job.isolation.network,
-        stopSignal=job.stop.signal,
-        stopMode=pb.StopMode.Name(job.stop.mode),
-    )
-    if job.state is State.ENDED:
-        message.endedAt.CopyFrom(timestamp(job.ended_ns))
-    return message

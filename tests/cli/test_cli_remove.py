@@ -3,6 +3,10 @@
 import json
 import subprocess
 
+import pytest
+
+from jobworker.proto import workerservice_pb2 as pb
+from tests.support.client import calling
 from tests.support.server import JOBWORKER, Server
 
 
@@ -48,16 +52,53 @@ def test_prune_leaves_younger_jobs(server: Server) -> None:
     assert job in known(server)
 
 
-def test_prune_asks_first(server: Server) -> None:
-    job = ended(server)
-    done = subprocess.run(
+def answering(server: Server, answer: bytes) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(
         [JOBWORKER, "prune"],
         env=server.environment("alice"),
-        input=b"n\n",
+        input=answer,
         capture_output=True,
         timeout=60,
         check=False,
     )
-    assert done.returncode != 0
-    assert b"for ever?" in done.stderr
-    assert job in known(server)
+
+
+@pytest.mark.parametrize("answer", [b"n\n", b"\n", b""])
+def test_prune_shows_what_it_takes_and_asks_first(fresh_server: Server, answer: bytes) -> None:
+    """It asked about "these jobs" without a word of which."""
+    job, his = ended(fresh_server), ended(fresh_server, "bob")
+    running = fresh_server.ask("alice", "start", "sleep", "1000")
+    done = answering(fresh_server, answer)
+    said = done.stderr.decode()
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert said.index(job) < said.index("1 jobs, 6 B of output") < said.index("for ever?")
+    assert "echo hello" in said
+    assert said.endswith("nothing was removed, as nobody said yes; --force does not ask\n")
+    assert his not in said
+    assert known(fresh_server) == {job, running}
+    assert fresh_server.ask("alice", "prune", "--dry-run").split()[6] == job
+    as_json = json.loads(fresh_server.ask("alice", "prune", "--dry-run", "-o", "json"))
+    assert (as_json["count"], as_json["bytes"]) == (1, 6)
+    assert [one["id"] for one in as_json["jobs"]] == [job]
+    assert known(fresh_server) == {job, running}
+    assert answering(fresh_server, b"y\n").stdout.decode().split() == [job]
+    # Nothing is left to ask about.
+    done = answering(fresh_server, b"")
+    assert (done.returncode, done.stderr) == (0, b"0 jobs, 0 B of output\n")
+
+
+def test_prune_takes_no_more_than_it_has_shown(fresh_server: Server) -> None:
+    shown = ended(fresh_server)
+    with calling(fresh_server, "alice") as worker:
+        would = worker.WouldPrune(pb.PruneRequest())
+        later = ended(fresh_server)
+        pruned = worker.Prune(pb.PruneRequest(endedBy=would.endedBy))
+    assert [job.jobID for job in would.jobs] == list(pruned.jobIDs) == [shown]
+    assert known(fresh_server) == {later}
+
+
+def test_of_many_the_newest_are_shown(fresh_server: Server) -> None:
+    jobs = [ended(fresh_server) for _ in range(22)]
+    said = fresh_server.ask("alice", "prune", "--dry-run").splitlines()
+    assert [line.split()[0] for line in said[1:-1]] == jobs[:1:-1]
+    assert said[-1] == "and 2 older ones"

@@ -68,7 +68,7 @@ class Place(NamedTuple):
     @property
     def name(self) -> str:
         """The field that an answer is to name: of a time, or a variable, it is the whole."""
-        whole = ("since", "until", "rawEnvironment")
+        whole = ("since", "until", "endedBy", "rawEnvironment")
         return next((one.name for one in self.path if one.name in whole), self.field.name)
 
     def __str__(self) -> str:
