@@ -1,5 +1,6 @@
 # make demo   the whole story on this machine, from nothing
 # make test   lint, types and tests
+# make coverage  which lines the tests reach, also in the processes that they start
 # make bench  the measurements, each beside what it is compared with
 # make venv   the environment in .venv, with the command in .venv/bin/jobworker
 # make lock   requirements.lock anew, from the ranges in pyproject.toml
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 PACKAGES := authz cli client grpc_api policies proto supervisor
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench chaos guest venv lint types pytest lock clean
+.PHONY: demo test coverage bench chaos guest venv lint types pytest lock clean
 demo: venv
 	@$(BIN)/python docs/demo.py $(DEMO)
 
@@ -46,6 +47,14 @@ types: venv
 
 pytest: venv
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# No threshold: a line that no test reaches is a question, not a fault.
+coverage: venv
+	rm -rf build/coverage && mkdir -p build/coverage
+	$(BIN)/coverage run -m pytest $(PYTEST_ARGS) || echo 'some tests failed: what they did not reach is missing below'
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage html -q
+	$(BIN)/coverage report
 
 # A hundred kills, and a hundred freezes, of the service's processes.
 chaos: venv

@@ -1,0 +1,66 @@
+"""The papers for those who change the code: what they name is there."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAPERS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+DECISIONS = sorted(ROOT.glob("docs/decisions/0*.md"))
+TOP = ("authz", "cli", "client", "deploy", "docs", "grpc_api", "proto", "supervisor", "tests")
+_LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+_PATH = re.compile(rf"`((?:{'|'.join(TOP)})/[\w./-]+)`")
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files(paper: Path) -> None:
+    links = [link for link in _LINK.findall(paper.read_text()) if "://" not in link]
+    assert [link for link in links if not (paper.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_paths_that_are_named_are_there(paper: Path) -> None:
+    paths = _PATH.findall(paper.read_text())
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_every_decision_is_in_the_list() -> None:
+    listed = _LINK.findall((ROOT / "docs/decisions/README.md").read_text())
+    assert listed == [path.name for path in DECISIONS]
+    for number, path in enumerate(DECISIONS, 1):
+        text = path.read_text()
+        assert text.startswith(f"# {number}. ")
+        assert path.name.startswith(f"{number:04}-")
+        for part in ("**Decided.**", "**Why.**", "**What else there was.**", "**What it costs.**"):
+            assert part in text, f"{path.name} does not say {part}"
+
+
+def test_the_glossary_is_in_order_and_has_each_word_once() -> None:
+    rows = re.findall(r"^\| (\w.*?) \| ", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
+    words = [word.casefold() for word in rows[1:]]
+    assert len(words) > 30
+    assert words == sorted(set(words))
+
+
+def test_the_licence_is_the_one_that_the_package_says() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["license"] == "Apache-2.0"
+    assert project["license-files"] == ["LICENSE"]
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text
+    assert "Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_both_automatic_checks_call_what_people_call() -> None:
+    workflow = msgspec.yaml.decode((ROOT / ".github/workflows/ci.yml").read_bytes())
+    (job,) = workflow["jobs"].values()
+    assert ".ci/run" in [step.get("run") for step in job["steps"]]
+    hooks = msgspec.yaml.decode((ROOT / ".pre-commit-config.yaml").read_bytes())
+    (repository,) = hooks["repos"]
+    assert repository["repo"] == "local"
+    programs = {hook["entry"].split()[0] for hook in repository["hooks"]}
+    assert programs == {".venv/bin/ruff", "make"}
