@@ -6,6 +6,7 @@ import signal
 import sys
 
 from bench.machine import description, noise, wait_for_quiet
+from bench.peers.daemon import NotInstalled
 
 # Each is a module of bench.parts, with a `main` that measures and prints.
 PARTS = (
@@ -43,10 +44,16 @@ def main() -> None:
     # So that what runs for a measurement is ended, too, when this is.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     print(description())
+    left_out = False
     for part in options.parts or PARTS:
         wait_for_quiet(options.wait)
         print(f"\n{part}: {noise()}", flush=True)
-        importlib.import_module(f"bench.parts.{part}").main()
+        try:
+            importlib.import_module(f"bench.parts.{part}").main()
+        except NotInstalled as error:
+            left_out = True
+            print(f"{part} is not measured: {error}", flush=True)
+    sys.exit(left_out)
 
 
 if __name__ == "__main__":

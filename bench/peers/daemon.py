@@ -18,6 +18,10 @@ class DaemonFailed(Exception):
     """A daemon did not come up."""
 
 
+class NotInstalled(Exception):
+    """A peer that a part measures beside is not on this machine."""
+
+
 @contextmanager
 def running(command: Sequence[str], address: Address) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a daemon in the foreground until the block ends; begins when its address answers.

@@ -2,16 +2,19 @@
 
 import getpass
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.peers.daemon import free_port, running
+from bench.peers.daemon import NotInstalled, free_port, running
 
 # Connections, and sessions on one connection, that the server lets through.
 MANY = 1000
+_SSHD = "/usr/sbin/sshd"
+_PROGRAMS = (_SSHD, "ssh", "ssh-keygen")
 # Debian makes it when the service starts; sshd run by root does not start without.
 _PRIVILEGE_SEPARATION = Path("/run/sshd")
 
@@ -79,7 +82,16 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
 
 @contextmanager
 def running_openssh(directory: Path) -> Iterator[OpenSsh]:
-    """Run sshd with keys of its own in `directory`, and hold a connection to it."""
+    """Run sshd with keys of its own in `directory`, and hold a connection to it.
+
+    Raises NotInstalled.
+    """
+    missing = [program for program in _PROGRAMS if shutil.which(program) is None]
+    if missing:
+        raise NotInstalled(
+            "install OpenSSH's server and client: "
+            f"without {', '.join(missing)} there is nothing to measure beside"
+        )
     port = free_port()
     for name in ("host", "user"):
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / name)])
@@ -92,7 +104,7 @@ def running_openssh(directory: Path) -> Iterator[OpenSsh]:
     if os.geteuid() == 0:
         _PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
     # By its absolute path: it executes itself for each connection (sshd(8)).
-    sshd = ["/usr/sbin/sshd", "-D", "-e", "-f", str(directory / "sshd_config")]
+    sshd = [_SSHD, "-D", "-e", "-f", str(directory / "sshd_config")]
     with running(sshd, port) as server:
         ssh = OpenSsh(config, server.pid)
         master = ["ssh", "-F", str(config), "-M", "-N", "held"]
