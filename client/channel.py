@@ -47,10 +47,12 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    # So that a follower notices a server that went without a word. A gRPC
-    # server hangs up on who pings it more often than every five minutes.
-    ("grpc.keepalive_time_ms", 330_000),
+    # A follower of a quiet job notices a dead path within a minute (a NAT forgets it, a
+    # host vanishes). Servers of before took pings for abuse; they are then sent less often.
+    ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    # A ping that gRPC sent for its own reasons (BDP) stands in for one of keepalive's.
+    ("grpc.http2.ping_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),
 )
 

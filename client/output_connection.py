@@ -37,8 +37,14 @@ _MOST_RECORD_BYTES = 5 + _RECORD_BYTES + 256
 _TIMEVAL = struct.Struct("ll")
 _FOR_EVER = _TIMEVAL.pack(0, 0)
 _FOR_A_MOMENT = _TIMEVAL.pack(0, int(_WAKE_SECONDS * 1e6))
-# A server that vanished without a word is noticed after six minutes; tcp(7).
-_KEEPALIVE = ((socket.TCP_KEEPIDLE, 300), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+# A server that vanished without a word is noticed within a minute; tcp(7).
+_KEEPALIVE = (
+    (socket.TCP_KEEPIDLE, 30),
+    (socket.TCP_KEEPINTVL, 10),
+    (socket.TCP_KEEPCNT, 3),
+    # Also one that vanished before it had our request, in milliseconds.
+    (socket.TCP_USER_TIMEOUT, 60_000),
+)
 
 
 # A server sends pieces of 1 MiB at most; more is not for us to hold.

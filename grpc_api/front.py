@@ -53,6 +53,9 @@ _OPTIONS = (
     # The largest StartRequest the supervisor takes is 1 MiB.
     # The longest command line that execve(2) takes (6 MiB), and what comes with it.
     ("grpc.max_receive_message_length", 8 * 1024 * 1024),
+    # Clients may ping as often as they like, also without a call: the edge bounds it.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_ping_strikes", 0),
     # Only the edge connects, over a unix socket: no probing for a slow network.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.so_reuseport", 0),

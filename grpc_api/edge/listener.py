@@ -16,8 +16,9 @@ _BACKLOG = 512
 _ACCEPTS_PER_TURN = 64
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _PAUSE_SECONDS = 0.5
-# A host that vanished without a word is noticed after two minutes; tcp(7).
-_KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+# A host that vanished without a word is noticed within a minute, and what lies between
+# sees that the connection is in use; tcp(7).
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 
 
 class Listener:

@@ -64,6 +64,10 @@ class Relay:
         """Take connections again, at the same address."""
         self._listener = self._listen(self._port)
 
+    def hold(self) -> None:
+        """Let nothing more of the server's pass until `release`, as when the path is dead."""
+        self._hold_after = 0
+
     def release(self) -> None:
         """Let pass what was held."""
         self._released.set()
