@@ -25,7 +25,7 @@ class TlsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ConnectionsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many connections at once, in all and for one CN.
+    """How many connections at once, in all and for one CN, and calls at once on each.
 
     `handshake_seconds` is how long a handshake may take, `stall_seconds` how
     long the reader of a stream may take nothing before it is cut.
@@ -33,6 +33,7 @@ class ConnectionsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
     total: int = 1024
     per_name: int = 128
+    streams: int = 1000
     handshake_seconds: float = 10.0
     stall_seconds: float = 60.0
 

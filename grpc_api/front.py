@@ -33,7 +33,7 @@ from jobworker.grpc_api.service.output_service import OutputService
 from jobworker.grpc_api.service.service import WorkerService
 from jobworker.grpc_api.upkeep.file_watch import FileWatch
 from jobworker.grpc_api.upkeep.health import Health
-from jobworker.grpc_api.upkeep.memory import keep_freed_memory
+from jobworker.grpc_api.upkeep.memory import give_back_freed_memory, keep_freed_memory
 from jobworker.grpc_api.upkeep.reload import keep_reloading, policy_files, policy_source, tls_source
 from jobworker.proto.workerservice_pb2_grpc import add_WorkerServiceServicer_to_server
 from jobworker.supervisor import (
@@ -49,7 +49,10 @@ END_SECONDS = 1.0
 # How long gRPC may take to begin a call that it was handed.
 HANDED_SECONDS = 0.25
 _OPTIONS = (
-    ("grpc.max_concurrent_streams", 10_000),
+    # Calls that wait to be begun, beyond which gRPC would drop others', too: it does not
+    # know whose they are. What one client may have at once is bounded for each connection.
+    ("grpc.server.max_pending_requests", 1_000_000),
+    ("grpc.server.max_pending_requests_hard_limit", 1_000_000),
     # The largest StartRequest the supervisor takes is 1 MiB.
     # The longest command line that execve(2) takes (6 MiB), and what comes with it.
     ("grpc.max_receive_message_length", 8 * 1024 * 1024),
@@ -110,7 +113,8 @@ async def _serve(config: ServerConfig, line: Line) -> None:
     guard = Guard(edge, access, trail, stall_seconds=config.connections.stall_seconds)
     sources = (policy_source(policy, guard.review), tls_source(edge, files))
     calls = CallCounter()
-    server = grpc.aio.server(interceptors=[calls, guard], options=_OPTIONS)
+    streams = ("grpc.max_concurrent_streams", config.connections.streams)
+    server = grpc.aio.server(interceptors=[calls, guard], options=(*_OPTIONS, streams))
     add_WorkerServiceServicer_to_server(
         WorkerService(access, config.supervisor(), config.output, config.quotas), server
     )
@@ -134,6 +138,7 @@ async def _serve(config: ServerConfig, line: Line) -> None:
         supervisor,
         keep_reloading(watch, sources, health.tell),
         keep_recording(supervisor, trail, config.audit),
+        give_back_freed_memory(),
     )
     await edge.close(END_SECONDS)
     await _caught_up(calls, edge.streams)
@@ -190,4 +195,5 @@ def _limits(config: ServerConfig) -> EdgeLimits:
         connections=asked.total,
         connections_per_name=asked.per_name,
         handshake_seconds=asked.handshake_seconds,
+        idle_frames=asked.streams + asked.streams // 5,
     )

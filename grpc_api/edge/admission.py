@@ -24,8 +24,8 @@ class EdgeLimits:
     # Of one call's headers; gRPC itself answers those above 16 KiB with an error.
     header_bytes: int = 64 * 1024
     # Resets, pings, settings and the like of one connection: so many at once, and a
-    # tenth of that each second. A client that follows 1000 jobs may end all at once.
-    idle_frames: int = 2000
+    # tenth of that each second. A client may end all its calls at once.
+    idle_frames: int = 1200
     # How long a client is listened to after its last byte was sent, so that it
     # can read it: closing on unread input resets the connection (RFC 1122, 4.2.2.13).
     farewell_seconds: float = 2.0

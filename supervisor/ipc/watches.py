@@ -16,7 +16,7 @@ class Watched:
         self.job: JobSnapshot | None = None
         self.users = 0
         self._removed = False
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: dict[asyncio.Future[None], None] = {}
 
     def update(self, job: JobSnapshot) -> None:
         """Take in news and wake who waits for some."""
@@ -29,7 +29,7 @@ class Watched:
         self._wake()
 
     def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
+        waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -40,8 +40,12 @@ class Watched:
             if self._removed:
                 raise NoSuchJob("the job has been removed")
             waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
+            self._waiters[waiter] = None
+            try:
+                await waiter
+            finally:
+                # Who gives up waiting for a quiet job leaves nothing behind.
+                self._waiters.pop(waiter, None)
         return self.job
 
 

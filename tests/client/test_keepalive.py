@@ -2,24 +2,23 @@
 
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 
 import grpc
 import pytest
 
 from jobworker.client import channel, output_connection
 from jobworker.client.channel import Channel
-from jobworker.client.endpoint import Endpoint
 from jobworker.grpc_api.edge import listener
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
+from tests.support import http2
 from tests.support.client import calling, start
-from tests.support.openssl_client import PREFACE
 from tests.support.relay import relay_to
 from tests.support.server import PORT, Server
 
 NOTICED_SECONDS = 60
 PINGS = 100
-_PING = 6
 
 
 def quick(options: tuple[tuple[str, object], ...]) -> tuple[tuple[str, object], ...]:
@@ -37,12 +36,10 @@ def test_a_quiet_follower_notices_a_dead_path(
         seconds = (int(times["grpc.keepalive_time_ms"]) + int(times[timeout])) / 1000
         assert 0 < seconds <= NOTICED_SECONDS
     monkeypatch.setattr(channel, "_OPTIONS", quick(channel._OPTIONS))
-    files = server.users["alice"]
     with calling(server, "alice") as worker:
         job_id = start(worker, "sh", "-c", "echo on; sleep 1000")
     with relay_to((server.host, PORT)) as relay:
-        ca = server.authority.certificate
-        held = Channel(Endpoint(relay.address, ca, files.certificate, files.key))
+        held = Channel(replace(http2.endpoint(server, "alice"), server=relay.address))
         follower = WorkerServiceStub(held.current).GetOutput(
             pb.GetOutputRequest(jobID=job_id), timeout=NOTICED_SECONDS
         )
@@ -64,20 +61,12 @@ def test_sockets_notice_it_too(options: tuple[tuple[int, int], ...]) -> None:
 
 def test_pings_are_answered_and_no_abuse(server: Server) -> None:
     """A client that pinged every 30 s was sent GOAWAY (ENHANCE_YOUR_CALM, too_many_pings)."""
-    files = server.users["alice"]
-    with (
-        socket.create_connection((server.host, PORT), timeout=60) as plain,
-        output_connection.client_context(
-            Endpoint(server.address, server.authority.certificate, files.certificate, files.key),
-            ["h2"],
-        ).wrap_socket(plain, server_hostname=server.host) as tls,
-    ):
-        ping = (8).to_bytes(3) + bytes([_PING, 0]) + (0).to_bytes(4) + b"12345678"
-        tls.sendall(PREFACE + PINGS * ping)
+    with http2.connection(server, "alice") as tls:
+        tls.sendall(PINGS * http2.frame(http2.PING, 0, b"12345678"))
         answered = 0
         for kind, flags in _frames(tls):
-            assert kind in (_PING, 4, 8), f"frame of type {kind}"
-            answered += kind == _PING and flags == 1
+            assert kind in (http2.PING, http2.SETTINGS, http2.WINDOW_UPDATE), kind
+            answered += kind == http2.PING and flags == 1
             if answered == PINGS:
                 break
 

@@ -9,15 +9,20 @@ from hypothesis import strategies as st
 
 from jobworker.grpc_api.edge.frames import ClientFrames
 from jobworker.grpc_api.errors import Http2Abuse
+from tests.support.http2 import (
+    CONTINUATION,
+    DATA,
+    HEADERS,
+    PING,
+    RESET,
+    SETTINGS,
+    WINDOW_UPDATE,
+    frame,
+)
 from tests.support.openssl_client import PREFACE as PREFACE_AND_SETTINGS
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RESET, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 8, 9
 HEADER_BYTES, IDLE_FRAMES = 1000, 20
-
-
-def frame(kind: int, stream: int, content: bytes = b"", flags: int = 0) -> bytes:
-    return len(content).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + content
 
 
 def frames(clock: Sequence[float] = (0.0,)) -> ClientFrames:
