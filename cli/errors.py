@@ -146,7 +146,7 @@ def _told(error: ClientError, endpoint: Endpoint) -> CliError:
     match error:
         case CertificateEnded(sought=sought) as ended:
             why = _request_failed(ended, endpoint)
-            return CutOff(f"no more of {sought}: {why}. The job goes on")
+            return CutOff(f"gave up on {sought}: {why}; the job goes on")
         case CallFailed() as failed:
             return _request_failed(failed, endpoint)
         case GaveUp(sought=sought, last=last):

@@ -39,7 +39,7 @@ def validity_of(path: Path) -> Validity:
     found = _PEM.search(content)
     try:
         if found is not None:
-            return _validity(base64.b64decode(found[1]))
+            return validity_in(base64.b64decode(found[1]))
     except (IndexError, ValueError, binascii.Error) as error:
         raise BadFile(f"the certificate file {path} is damaged") from error
     raise BadFile(f"the certificate file {path} holds none in PEM form")
@@ -53,8 +53,8 @@ class _Element(NamedTuple):
     end: int
 
 
-def _validity(certificate: bytes) -> Validity:
-    """Raises IndexError and ValueError for what is no certificate."""
+def validity_in(certificate: bytes) -> Validity:
+    """Return the validity of a certificate in DER. Raises IndexError or ValueError for none."""
     signed = _element(certificate, _element(certificate, 0).begin)
     first = _element(certificate, signed.begin)
     serial = _element(certificate, first.end) if first.tag == _VERSION else first

@@ -9,7 +9,7 @@ import socket
 import ssl
 from datetime import UTC, datetime
 
-from jobworker.client.certificate import validity_of
+from jobworker.client.certificate import validity_in, validity_of
 from jobworker.client.endpoint import Endpoint
 from jobworker.client.errors import BadFile, CallFailed, ClientError, GaveUp
 from jobworker.client.tls import client_context
@@ -135,11 +135,30 @@ def _bad_server_certificate(
             f"or issue it one with `jobworker ca issue --server {host}`"
         )
     if error.verify_code in (_EXPIRED, _NOT_YET_VALID):
-        return f"its certificate is not valid now ({error.verify_message}); check both clocks"
+        return (
+            f"its certificate {_dates_of_server(endpoint)}; tell who runs it, or check both clocks"
+        )
     return (
         f"its certificate is not signed by the CA in {endpoint.ca} ({error.verify_message}); "
         "get the CA certificate from who runs the server"
     )
+
+
+def _dates_of_server(endpoint: Endpoint) -> str:
+    """Return from when or until when the server's certificate is valid, as far as can be told."""
+    context = client_context(endpoint, ["h2"])
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection(endpoint.address, timeout=PATIENCE_SECONDS) as plain,
+            context.wrap_socket(plain) as secured,
+        ):
+            validity = validity_in(secured.getpeercert(binary_form=True) or b"")
+    except (OSError, ValueError, IndexError):
+        return "is not valid now"
+    if datetime.now(UTC) > validity.end:
+        return f"expired at {_utc(validity.end)}"
+    return f"is valid only from {_utc(validity.begin)} on"
 
 
 # TLS alerts (RFC 8446, section 6) as OpenSSL names them in SSLError.reason.

@@ -77,9 +77,9 @@ def test_a_certificate_that_ends_meanwhile_is_told(server: Server, overtaken: Ov
         _, stderr = process.communicate(timeout=DEADLINE_SECONDS)
         assert process.returncode == 4, stderr
         assert stderr.decode().splitlines()[-1] == (
-            f"jobworker: no more of the output of {followed}: the server does not accept the "
+            f"jobworker: gave up on the output of {followed}: the server does not accept the "
             f"certificate {overtaken.issued.certificate}: it expired at "
-            f"{overtaken.end:%Y-%m-%d %H:%M:%S} UTC; get a new one. The job goes on"
+            f"{overtaken.end:%Y-%m-%d %H:%M:%S} UTC; get a new one; the job goes on"
         )
         assert "running" in server.ask("alice", "status", followed)
 

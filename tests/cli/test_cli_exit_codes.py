@@ -75,6 +75,6 @@ def test_a_certificate_that_ends_meanwhile_is_a_refusal() -> None:
     ended = failure(CertificateEnded("the output of job 1", "it expired at noon"), HERE)
     assert ended.exit_code == ExitCode.REFUSED
     assert str(ended) == (
-        "no more of the output of job 1: the server does not accept the certificate /a.crt: "
-        "it expired at noon. The job goes on"
+        "gave up on the output of job 1: the server does not accept the certificate /a.crt: "
+        "it expired at noon; the job goes on"
     )

@@ -1,10 +1,11 @@
 """What the command says when it cannot talk to the server: which file, or what to check."""
 
 import socket
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,8 +45,11 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @contextmanager
-def listener(reply: bytes) -> Iterator[str]:
-    """The address of a server that answers whatever it is sent with `reply`."""
+def listener(reply: bytes, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """The address of a server that answers whatever it is sent with `reply`.
+
+    With `tls` it does the handshake, no more, as far as the client does.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
@@ -54,7 +58,10 @@ def listener(reply: bytes) -> Iterator[str]:
                     connection, _ = listening.accept()
                 except OSError:
                     return
-                with connection:
+                with connection, suppress(ssl.SSLError, ConnectionError):
+                    if tls is not None:
+                        tls.wrap_socket(connection, server_side=True).close()
+                        continue
                     connection.recv(1)
                     connection.sendall(reply)
 
@@ -98,6 +105,26 @@ def test_the_servers_certificate_is_for_another_name(server: Server) -> None:
         code, said = whoami(server, server=f"127.0.0.1:{relay.port}")
     assert code == 5
     assert "its certificate is not for 127.0.0.1" in said
+
+
+@pytest.mark.parametrize(
+    ("begin", "said"),
+    [
+        (datetime(2026, 1, 2, 3, tzinfo=UTC), "its certificate expired at 2026-01-02 04:00:00 UTC"),
+        (datetime(2099, 1, 2, tzinfo=UTC), "its certificate is valid only from 2099-01-02 00:00"),
+    ],
+)
+def test_the_servers_certificate_is_not_valid_now(
+    server: Server, begin: datetime, said: str
+) -> None:
+    """It was told without the date."""
+    own = server.authority.server("localhost", not_before=begin, not_after=begin + HOUR)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own.certificate, own.key)
+    with listener(b"", context) as address:
+        code, told = whoami(server, server=address)
+    assert code == 5
+    assert said in told
 
 
 def not_accepted(issued: Issued) -> str:

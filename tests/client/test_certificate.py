@@ -8,7 +8,7 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobworker.client.certificate import _validity, validity_of
+from jobworker.client.certificate import validity_in, validity_of
 from jobworker.client.errors import BadFile
 from tests.support.pki import Authority
 
@@ -57,4 +57,4 @@ def test_what_is_no_certificate_is_told(tmp_path: Path, content: bytes, said: st
 @given(st.binary())
 def test_whatever_it_is_given_it_fails_in_the_same_ways(data: bytes) -> None:
     with pytest.raises((IndexError, ValueError)):
-        _validity(data)
+        validity_in(data)
