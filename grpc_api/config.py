@@ -1,7 +1,7 @@
 """The server's settings: a YAML file, checked before anything is started."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -156,6 +156,13 @@ class AuditConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("keep_files must not be negative")
 
 
+class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The log on stderr: "text", or "json" for one object a line; from which level on."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
 class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where metrics are served, HOST:PORT or [IPV6]:PORT; nowhere if that is empty."""
 
@@ -184,6 +191,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     audit: AuditConfig = AuditConfig()
     quotas: QuotasConfig = QuotasConfig()
     metrics: MetricsConfig = MetricsConfig()
+    log: LogConfig = LogConfig()
     jobs: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def address(self) -> tuple[str, int]:

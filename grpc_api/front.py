@@ -40,6 +40,8 @@ from jobworker.supervisor import (
     REFUSED,
     Line,
     SupervisorClient,
+    log_environment,
+    log_to_stderr,
 )
 
 log = logging.getLogger(__name__)
@@ -67,11 +69,13 @@ _OPTIONS = (
 
 def main(config: str, line: Line) -> None:
     """Serve until the keeper ends. Exits with REFUSED when no restart could help."""
-    logging.basicConfig(level=logging.INFO, format="jobworker front: %(message)s")
+    settings = msgspec.json.decode(config, type=ServerConfig)
+    # A keeper of before an upgrade has not set it.
+    os.environ.update(log_environment(settings.log.format, settings.log.level))
+    log_to_stderr("front")
     # It prints its model, line by line.
     logging.getLogger("casbin").setLevel(logging.WARNING)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    settings = msgspec.json.decode(config, type=ServerConfig)
     become_front(settings)
     keep_freed_memory()
     if shared := warning(settings.supervisor()):

@@ -28,6 +28,7 @@ from jobworker.supervisor import (
     StateError,
     become_keeper,
     enter_service,
+    log_environment,
     upgrade_keeper,
 )
 
@@ -94,7 +95,10 @@ def _checked(config: ServerConfig) -> KeeperConfig:
         ServiceConfig(FRONT_TARGET, msgspec.json.encode(config).decode()),
         -1,
         # Not in a directory of the front's: root would write what it leads to.
-        {"OPENSSL_CONF": str(write_openssl_config(Path(config.state_dir)))},
+        {
+            "OPENSSL_CONF": str(write_openssl_config(Path(config.state_dir))),
+            **log_environment(config.log.format, config.log.level),
+        },
     )
 
 

@@ -104,6 +104,10 @@ if TYPE_CHECKING:
     from jobworker.supervisor.keeper.launcher import (
         PR_SET_NO_NEW_PRIVS,
     )
+    from jobworker.supervisor.keeper.logs import (
+        log_environment,
+        log_to_stderr,
+    )
     from jobworker.supervisor.keeper.packets import (
         Line,
     )
@@ -179,6 +183,8 @@ _HOME = {
     "follow": "output.follow",
     "is_utf8": "exact_text",
     "legible": "exact_text",
+    "log_environment": "keeper.logs",
+    "log_to_stderr": "keeper.logs",
     "stop_message": "ipc.messages",
     "to_bytes": "exact_text",
     "to_text": "exact_text",
@@ -237,6 +243,8 @@ __all__ = [
     "follow",
     "is_utf8",
     "legible",
+    "log_environment",
+    "log_to_stderr",
     "stop_message",
     "to_bytes",
     "to_text",

@@ -113,7 +113,7 @@ DOORS = {
     "supervisor.host": "accounting cgroup isolation limits tree users",
     "supervisor.ipc": "client messages requests server snapshot watches",
     "supervisor.journal": "journal",
-    "supervisor.keeper": "config launcher packets state_lock",
+    "supervisor.keeper": "config launcher logs packets state_lock",
     "supervisor.local": "capture keeper_link live_job placement pool stops",
     "supervisor.output": "follow pump reader recorder segments",
 }

@@ -27,6 +27,7 @@ from jobworker.grpc_api.edge.connection import (
     happens,
 )
 from jobworker.grpc_api.edge.credentials import TlsFiles
+from jobworker.grpc_api.edge.crowd_log import CrowdLog
 from jobworker.grpc_api.edge.farewell import farewell
 from jobworker.grpc_api.edge.frames import ClientFrames
 from jobworker.grpc_api.edge.handshake import Handshake
@@ -70,6 +71,11 @@ class Edge:
         self._peers = Peers()
         # Connections refused since the start, by reason.
         self.refused: Counter[str] = Counter()
+        # What any number of clients can have the log say.
+        self._refusals = CrowdLog("refused connections", logging.INFO)
+        self._nameless = CrowdLog("certificates that name nobody", logging.WARNING)
+        self._too_many = CrowdLog("turned away clients", logging.WARNING)
+        self._abuses = CrowdLog("ended connections", logging.WARNING)
         self._admission = Admission(self._limits)
         self._listeners: list[Listener] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -144,6 +150,8 @@ class Edge:
             for task in unfinished:
                 task.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
+        for crowd in (self._refusals, self._nameless, self._too_many, self._abuses):
+            crowd.sum_up()
 
     def identity_of(self, peer: str) -> Identity | None:
         """Return who is behind `grpc.ServicerContext.peer()`, or None if nobody is known to be.
@@ -247,7 +255,8 @@ class Edge:
             await self._admit(session, transport, client, address)
         except HandshakeRefused as refusal:
             self.refused["handshake"] += 1
-            _log.info("refused a connection from %s: %s", address, refusal)
+            text = f"refused a connection from {address}: {refusal}"
+            self._refusals.tell(text, address, refusal)
         except BackendUnavailable as error:
             _log.error("lost a connection from %s: %s", address, error)
         return session.outgoing() + session.close_notify()
@@ -257,7 +266,8 @@ class Edge:
         await handshake.complete(self._limits.handshake_seconds)
         client = client_of(session)
         if isinstance(client.identity, IdentityError):
-            _log.warning("the certificate shown from %s names nobody: %s", address, client.identity)
+            text = f"the certificate shown from {address} names nobody: {client.identity}"
+            self._nameless.tell(text, address, client.identity)
         # The files may have changed since the handshake began.
         if (reason := self._tls.trust.objection(client.certificate, trust)) is not None:
             raise HandshakeRefused(reason)
@@ -281,7 +291,8 @@ class Edge:
 
     def _turned_away(self, client: Client, address: str, refusal: TurnedAway) -> None:
         self.refused["limit"] += 1
-        _log.warning("turned away %s from %s: %s", client.name, address, refusal)
+        text = f"turned away {client.name} from {address}: {refusal}"
+        self._too_many.tell(text, address, refusal)
 
     @contextmanager
     def _living(
@@ -321,7 +332,8 @@ class Edge:
             self._streams += relay.frames.streams
         if relay.fault is not None:
             self.refused["abuse"] += 1
-            _log.warning("ended a connection from %s: %s", address, relay.fault)
+            text = f"ended a connection from {address}: {relay.fault}"
+            self._abuses.tell(text, address, relay.fault)
 
     @asynccontextmanager
     async def _output(

@@ -16,6 +16,7 @@ from jobworker.supervisor.errors import StateError
 from jobworker.supervisor.host.cgroup import JobCgroups
 from jobworker.supervisor.journal.journal import Journal
 from jobworker.supervisor.keeper.config import REFUSED
+from jobworker.supervisor.keeper.logs import log_to_stderr
 from jobworker.supervisor.keeper.packets import Line
 from jobworker.supervisor.local.keeper_link import KeeperLink
 
@@ -27,7 +28,7 @@ EMPTY_SECONDS = 2.0
 
 def main(config: str, line: Line) -> None:
     """Run until the keeper says stop. Exits with REFUSED when no restart could help."""
-    logging.basicConfig(level=logging.INFO, format="jobworker supervisor: %(message)s")
+    log_to_stderr("supervisor")
     # A terminal sends these to the whole group; the keeper decides what they mean.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = msgspec.json.decode(config, type=SupervisorConfig)

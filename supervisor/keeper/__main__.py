@@ -24,16 +24,16 @@ def main() -> NoReturn:
     reset_signals()
     path = Path(sys.argv[1])
     config = KeeperConfig.read(path)
+    os.environ.update(config.environment)
     try:
         lock = StateLock(Path(config.state_dir))
     except BlockingIOError:
-        log(f"another service runs on {config.state_dir}")
+        log(f"another service runs on {config.state_dir}", "error")
         sys.exit(REFUSED)
     except OSError as error:
-        log(f"cannot use {config.state_dir}: {error.strerror}")
+        log(f"cannot use {config.state_dir}: {error.strerror}", "error")
         sys.exit(REFUSED)
     lock.tell(SERVING)
-    os.environ.update(config.environment)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

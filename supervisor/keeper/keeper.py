@@ -16,11 +16,10 @@ import os
 import selectors
 import signal
 import socket
-import sys
 import time
 from pathlib import Path
 
-from jobworker.supervisor.keeper import forks, launcher, packets, sd_notify
+from jobworker.supervisor.keeper import forks, launcher, logs, packets, sd_notify
 from jobworker.supervisor.keeper.config import REFUSED, KeeperConfig
 from jobworker.supervisor.keeper.ledger import DescriptorStore, ExitLedger
 from jobworker.supervisor.keeper.mailbox import Mailbox
@@ -102,12 +101,12 @@ class Keeper:
         if stopping and service is self._services.supervisor and exitcode == 0:
             self._end()
         elif ending in (Ending.REFUSED, Ending.HOPELESS) and (stopping or not len(self._store)):
-            log(f"{service.name}: {ending.value}, and there is no job to stay for")
+            log(f"{service.name}: {ending.value}, and there is no job to stay for", "error")
             self._status = REFUSED if ending is Ending.REFUSED else 1
             self._services.supervisor.kill()
             self._end()
         elif service in self._services.wanted(self._phase):
-            log(service.story(exitcode))
+            log(service.story(exitcode), "warning")
 
     def _end(self) -> None:
         """Tell the front to end; when it has, so does the keeper."""
@@ -158,7 +157,7 @@ class Keeper:
             except BlockingIOError:
                 return True
             except ValueError:
-                log("ignored a packet that is none")
+                log("ignored a packet that is none", "warning")
                 continue
             if received is None:
                 return False
@@ -182,13 +181,13 @@ class Keeper:
                 self._services.supervisor.up = True
             case _:
                 packets.close_all(descriptors)
-                log(f"ignored a packet it does not know: {packet!r}")
+                log(f"ignored a packet it does not know: {packet!r}", "warning")
 
     def _take_from_client(self, packet: packets.Packet, descriptors: tuple[int, ...]) -> None:
         """Hear the front out: it faces the network, and has nothing else to say."""
         if packet == ("listening",) and self._services.front is not None:
             if not self._services.listening.keep(descriptors):
-                log("ignored what the front listens on: it is not sockets that do")
+                log("ignored what the front listens on: it is not sockets that do", "warning")
             return
         packets.close_all(descriptors)
         match packet:
@@ -197,7 +196,7 @@ class Keeper:
                 log(f"serving on {address}")
                 sd_notify.notify("READY=1", f"STATUS=serving on {address}")
             case _:
-                log("ignored a packet of a client's")
+                log("ignored a packet of a client's", "warning")
 
     def _fork_launcher(self, descriptors: tuple[int, ...], cgroup: str) -> None:
         """Fork a launcher for the supervisor; on failure it sees its socket end."""
@@ -205,7 +204,7 @@ class Keeper:
         try:
             pid, joined = _fork_into(cgroup)
         except OSError as error:
-            log(f"cannot fork a launcher: {error.strerror}")
+            log(f"cannot fork a launcher: {error.strerror}", "error")
         else:
             if pid == 0:
                 rest = "" if joined else cgroup
@@ -255,10 +254,11 @@ class Keeper:
         try:
             config = KeeperConfig.read(self._path)
         except (OSError, ValueError) as error:
-            log(f"cannot read {self._path} ({error}): going on as before")
+            log(f"cannot read {self._path} ({error}): going on as before", "error")
             return
         sd_notify.reloading()
         self._services.configure(config)
+        os.environ.update(config.environment)
         self._retire_all()
         self._enter(Phase.SERVING)
         log("upgrading: the jobs run on")
@@ -286,7 +286,7 @@ class Keeper:
         """End the services that were to make way for others and have not."""
         for service in self._services.all():
             if service.retires_by is not None and time.monotonic() > service.retires_by:
-                log(f"{service.name}: killed, as it did not end by itself")
+                log(f"{service.name}: killed, as it did not end by itself", "warning")
                 service.kill()
                 service.retire(FRONT_END_SECONDS)
 
@@ -329,6 +329,6 @@ def _fork_into(cgroup: str) -> tuple[int, bool]:
     return forks.fork(), False
 
 
-def log(text: str) -> None:
+def log(text: str, level: str = "info") -> None:
     """Say something on the service's stderr, in the keeper's name."""
-    print(f"jobworker keeper: {text}", file=sys.stderr, flush=True)  # noqa: T201
+    logs.say("keeper", text, level)

@@ -42,6 +42,8 @@ class EdgeProcess:
         self.backend = backend
         self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
         self._log: queue.Queue[str] = queue.Queue()
+        # The log's lines that `wait_for_log` has come by.
+        self.seen: list[str] = []
         self._threads = [
             threading.Thread(target=self._read_answers),
             threading.Thread(target=self._read_log),
@@ -79,6 +81,7 @@ class EdgeProcess:
                 line = self._log.get(timeout=DEADLINE)
             except queue.Empty:
                 raise AssertionError(f"the edge never logged {text!r}") from None
+            self.seen.append(line)
             if text in line:
                 return line
 
