@@ -6,6 +6,8 @@ naming the file `write_openssl_config` wrote, and what came of that is checked
 here before anything is served.
 """
 
+import contextlib
+import logging
 import os
 import ssl
 from collections.abc import Iterator
@@ -18,6 +20,10 @@ from jobworker.grpc_api.edge.trust import Trust
 from jobworker.grpc_api.errors import TlsError
 
 SUITE = "TLS_AES_256_GCM_SHA384"
+# Of key exchange: those of Mozilla's intermediate profile that two sides agree on in practice.
+GROUPS = ("X25519", "P-256")
+# By the name that ssl has for it; not among them.
+_OTHER_GROUP = "secp521r1"
 # What is spoken over TLS (ALPN, RFC 7301): gRPC's protocol, and that of OutputFrame
 # in workerservice.proto.
 HTTP2 = "h2"
@@ -36,8 +42,12 @@ system_default = tls
 
 [tls]
 Ciphersuites = {SUITE}
+Groups = {":".join(GROUPS)}
 MinProtocol = TLSv1.3
 """
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,7 @@ def load_server_tls(files: TlsFiles) -> ServerTls:
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     _load(context, credentials, files)
     _check_suites(context)
+    _check_groups(context)
     return ServerTls(context, credentials.trust)
 
 
@@ -117,6 +128,29 @@ def _check_suites(context: ssl.SSLContext) -> None:
             f"OPENSSL_CONF naming the file written for it "
             f"(now: {os.environ.get('OPENSSL_CONF', 'not set')})"
         )
+
+
+def _check_groups(context: ssl.SSLContext) -> None:
+    """Warn if a client could have another group; ssl cannot tell which there are."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    client.set_ecdh_curve(_OTHER_GROUP)
+    hello, answer = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.wrap_bio(answer, hello).do_handshake()
+    try:
+        context.wrap_bio(hello, answer, server_side=True).do_handshake()
+    except ssl.SSLWantReadError:
+        # Not a reason to end a service that is told to go on with new code (SIGHUP).
+        _log.warning(
+            "this process's OpenSSL takes other curves than %s: run `jobworker serve --upgrade`, "
+            "which writes its configuration anew (OPENSSL_CONF, now: %s)",
+            " and ".join(GROUPS),
+            os.environ.get("OPENSSL_CONF", "not set"),
+        )
+    except ssl.SSLError:
+        # It has no group that this client knows.
+        return
 
 
 @contextmanager

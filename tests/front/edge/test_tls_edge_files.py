@@ -199,6 +199,14 @@ def test_a_configuration_of_other_suites_refuses_to_serve(files: TlsFiles, tmp_p
     assert "offers the TLS 1.3 suites TLS_AES_128_GCM_SHA256, and only" in said
 
 
+def test_a_configuration_of_other_curves_is_told(files: TlsFiles, tmp_path: Path) -> None:
+    config = write_openssl_config(tmp_path)
+    assert "curves" not in run(files, {"OPENSSL_CONF": str(config)}).stderr
+    config.write_text(config.read_text().replace("Groups = X25519:P-256\n", ""))
+    said = run(files, {"OPENSSL_CONF": str(config)}).stderr
+    assert "takes other curves than X25519 and P-256: run `jobworker serve --upgrade`" in said
+
+
 def test_the_configuration_must_have_somewhere_to_go(tmp_path: Path) -> None:
     with pytest.raises(TlsError, match="No such file or directory"):
         write_openssl_config(tmp_path / "missing")

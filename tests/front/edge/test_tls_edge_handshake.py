@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support.edge_site import Site, edge_site
 from tests.support.openssl_client import PREFACE, s_client
@@ -57,6 +58,34 @@ def test_every_suite_but_one_is_refused_together(site: Site) -> None:
     )
     assert outcome.received == b""
     assert "alert handshake failure" in outcome.said
+
+
+@pytest.mark.parametrize("group", ["X25519", "P-256"])
+def test_two_curves_are_accepted(site: Site, group: str) -> None:
+    client = site.authority.client()
+    outcome = s_client(
+        site.edge.port, "-groups", group, ca=site.authority.certificate, client=client
+    )
+    assert outcome.speaks_http2, outcome.said
+
+
+@pytest.mark.parametrize("group", ["X448", "P-521", "P-384", "ffdhe2048"])
+def test_other_curves_are_refused(site: Site, group: str) -> None:
+    """X448 and P-521 were taken, which are outside Mozilla's intermediate profile."""
+    client = site.authority.client()
+    outcome = s_client(
+        site.edge.port, "-groups", group, ca=site.authority.certificate, client=client
+    )
+    assert outcome.received == b""
+    assert "alert handshake failure" in outcome.said
+
+
+@pytest.mark.parametrize("curve", [ec.SECP384R1(), ec.SECP521R1()])
+def test_keys_of_other_curves_sign_all_the_same(site: Site, curve: ec.EllipticCurve) -> None:
+    """The curves of key exchange are not those of certificates."""
+    client = site.authority.client(key=ec.generate_private_key(curve))
+    outcome = s_client(site.edge.port, ca=site.authority.certificate, client=client)
+    assert outcome.speaks_http2, outcome.said
 
 
 def test_no_certificate_is_refused(site: Site) -> None:
