@@ -6,7 +6,6 @@ from typing import Any, Literal
 import msgspec
 
 from jobworker.grpc_api.errors import ConfigError
-from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor import (
     MAX_OUTPUT_BYTES,
@@ -39,9 +38,9 @@ class ConnectionsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 _OVERFLOWS = {
-    "rotate": ipc.ROTATE,
-    "stop-recording": ipc.STOP_RECORDING,
-    "stop-job": ipc.STOP_JOB,
+    "rotate": pb.OUTPUT_OVERFLOW_ROTATE,
+    "stop-recording": pb.OUTPUT_OVERFLOW_STOP_RECORDING,
+    "stop-job": pb.OUTPUT_OVERFLOW_STOP_JOB,
 }
 
 
@@ -71,13 +70,12 @@ class OutputLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     default: OutputLimitConfig = OutputLimitConfig()
     tenants: dict[str, OutputLimitConfig] = {}
 
-    def resolve(self, asked: pb.OutputLimit, tenant: str) -> ipc.OutputLimit:
+    def resolve(self, asked: pb.OutputLimit, tenant: str) -> pb.OutputLimit:
         """What holds for a job: what was asked for, within what its tenant may have."""
         most = self.tenants.get(tenant, self.default)
-        overflow = asked.overflow - 1 if asked.overflow else _OVERFLOWS[most.overflow]
-        return ipc.OutputLimit(
+        return pb.OutputLimit(
             bytes=_lower(asked.bytes, most.bytes),
-            overflow=ipc.Overflow.Name(overflow),
+            overflow=asked.overflow or _OVERFLOWS[most.overflow],
             rate=_lower(asked.rate, most.rate),
         )
 
@@ -107,12 +105,12 @@ class QuotaConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if not 0 <= value <= most:
                 raise ValueError(f"a quota is 0 to {most}, not {value}")
 
-    def message(self) -> ipc.Quota:
-        """As the supervisor is told."""
-        return ipc.Quota(
+    def message(self) -> pb.Quota:
+        """As the supervisor and the users are told."""
+        return pb.Quota(
             running=self.running,
-            starts_per_minute=self.starts_per_minute,
-            output_bytes=self.output_bytes,
+            startsPerMinute=self.starts_per_minute,
+            outputBytes=self.output_bytes,
         )
 
 

@@ -79,7 +79,9 @@ if TYPE_CHECKING:
         SupervisorClient,
     )
     from jobworker.supervisor.ipc.messages import (
+        limits_message,
         stop_message,
+        usage_message,
     )
     from jobworker.supervisor.ipc.requests import (
         MAX_OUTPUT_BYTES,
@@ -183,12 +185,14 @@ _HOME = {
     "follow": "output.follow",
     "is_utf8": "exact_text",
     "legible": "exact_text",
+    "limits_message": "ipc.messages",
     "log_environment": "keeper.logs",
     "log_to_stderr": "keeper.logs",
     "stop_message": "ipc.messages",
     "to_bytes": "exact_text",
     "to_text": "exact_text",
     "upgrade_keeper": "control",
+    "usage_message": "ipc.messages",
 }
 
 __all__ = [
@@ -243,12 +247,14 @@ __all__ = [
     "follow",
     "is_utf8",
     "legible",
+    "limits_message",
     "log_environment",
     "log_to_stderr",
     "stop_message",
     "to_bytes",
     "to_text",
     "upgrade_keeper",
+    "usage_message",
 ]
 
 

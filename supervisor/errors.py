@@ -11,8 +11,8 @@ class SupervisorError(Exception):
 class InvalidRequest(SupervisorError):
     """A request is malformed; nothing was done.
 
-    `field` is where, as ipc.proto names it (`output_limit.rate`); empty when it
-    is no single one.
+    `field` is where, as ipc.proto names it, or for a start the contract
+    (`outputLimit.rate`); empty when it is no single one.
     """
 
     def __init__(self, message: str, field: str = "") -> None:

@@ -14,13 +14,14 @@ import msgspec
 import uuid_utils
 
 from jobworker.proto import ipc_pb2 as ipc
+from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor.config import SupervisorConfig
 from jobworker.supervisor.control import SUPERVISOR_TARGET, spawn_keeper
 from jobworker.supervisor.errors import SupervisorUnavailable
 from jobworker.supervisor.exact_text import to_bytes
 from jobworker.supervisor.host.limits import NO_LIMITS, Limits
 from jobworker.supervisor.ipc.client import SupervisorClient
-from jobworker.supervisor.ipc.messages import limits_message, stop_message
+from jobworker.supervisor.ipc.messages import limits_message
 from jobworker.supervisor.ipc.snapshot import JobSnapshot
 from jobworker.supervisor.job import AS_EVER, DEFAULT_STOP, StopWay
 from jobworker.supervisor.keeper import packets
@@ -153,21 +154,21 @@ class AsyncJobWorker:
         Raises CannotPlace for limits that this host cannot keep. `stop` is how a
         stop of it begins.
         """
-        request = ipc.Start(
-            id=str(uuid_utils.uuid7()),
-            owner=OWNER,
-            argv=map(to_bytes, argv),
-            environment=[
-                ipc.Variable(name=to_bytes(name), value=to_bytes(value))
+        request = pb.StartRequest(
+            rawArguments=map(to_bytes, argv),
+            rawEnvironment=[
+                pb.RawVariable(name=to_bytes(name), value=to_bytes(value))
                 for name, value in (env or {}).items()
             ],
-            cwd=to_bytes(cwd or self._config.working_directory),
-            grace_seconds=self._config.grace_seconds if grace is None else grace,
-            timeout_seconds=limits.timeout,
+            rawWorkingDirectory=to_bytes(cwd or self._config.working_directory),
+            graceSeconds=self._config.grace_seconds if grace is None else grace,
+            timeoutSeconds=limits.timeout,
             limits=limits_message(limits),
-            stop=stop_message(stop),
+            stopSignal=stop.signal,
+            stopMode=pb.StopMode.Name(stop.mode),
         )
-        return AsyncJob(self, (await self.client.start(request)).id)
+        order = ipc.Start(id=str(uuid_utils.uuid7()), owner=OWNER, request=request)
+        return AsyncJob(self, (await self.client.start(order)).id)
 
     def job(self, job_id: str) -> AsyncJob:
         """A job of this or an earlier run of the program, by its ID."""

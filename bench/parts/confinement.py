@@ -21,6 +21,7 @@ import uuid_utils
 from bench.measure import Measure, interleaved
 from bench.report import Row, table
 from jobworker.proto import ipc_pb2 as ipc
+from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor import AsyncJobWorker
 from jobworker.supervisor.host.cgroup import JobCgroups
 from tests.support.user_mode_linux import NoGuest, run_in_guest
@@ -55,9 +56,9 @@ def _measure(starts: int) -> frozenset[str]:
         users: dict[str, object] = {"names": {"bench": _USER}}
         as_user = {"users": users} if os.geteuid() == 0 else {}
         controllers = _controllers(directory)
-        limits = ipc.Limits(
-            open_files=100,
-            **({"memory_bytes": 2**28} if "memory" in controllers else {}),
+        limits = pb.Limits(
+            openFiles=100,
+            **({"memoryBytes": 2**28} if "memory" in controllers else {}),
             **({"processes": 100} if "pids" in controllers else {}),
             **({"cpus": 1.0} if "cpu" in controllers else {}),
         )
@@ -65,12 +66,12 @@ def _measure(starts: int) -> frozenset[str]:
         confined = AsyncJobWorker(directory / "confined", **as_user)
         runner.run(plain.__aenter__())
         runner.run(confined.__aenter__())
-        private = partial(ipc.Start, isolation=ipc.ISOLATION_PRIVATE)
+        private = partial(pb.StartRequest, isolation=pb.ISOLATION_PRIVATE)
         ways: dict[str, Measure] = {
             "user, cgroup and limits": _p50(
-                starts, runner, confined, partial(ipc.Start, limits=limits)
+                starts, runner, confined, partial(pb.StartRequest, limits=limits)
             ),
-            "none of them": _p50(starts, runner, plain, ipc.Start),
+            "none of them": _p50(starts, runner, plain, pb.StartRequest),
             "user, cgroup and bubblewrap": _p50(starts, runner, confined, private),
         }
         figures = interleaved(ways)
@@ -96,12 +97,16 @@ def _p50(
     starts: int,
     runner: asyncio.Runner,
     worker: AsyncJobWorker,
-    request: Callable[..., ipc.Start],
+    request: Callable[..., pb.StartRequest],
 ) -> Measure:
     async def start_all() -> float:
         taken = []
         for _ in range(starts):
-            asked = request(id=str(uuid_utils.uuid7()), owner="bench", argv=["true"])
+            asked = ipc.Start(
+                id=str(uuid_utils.uuid7()),
+                owner="bench",
+                request=request(rawArguments=[b"true"]),
+            )
             begin = time.perf_counter()
             await worker.client.start(asked)
             taken.append(time.perf_counter() - begin)

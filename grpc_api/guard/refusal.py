@@ -49,39 +49,28 @@ def invalid(field: str, problem: str) -> Refusal:
 
 
 # Fields of ipc.proto that the contract has under a name that is not theirs in camel case.
-_CONTRACT_NAMES = {
-    "argv.0": "commandName",
-    "argv": "Arguments",
-    "before": "pageToken",
-    "cwd": "workingDirectory",
-    "id": "jobID",
-    "limit": "pageSize",
-    "request_id": "requestID",
-    "stop.mode": "stopMode",
-    "stop.signal": "stopSignal",
-    "way.mode": "stopMode",
-    "way.signal": "stopSignal",
-}
+_CONTRACT_NAMES = {"before": "pageToken", "id": "jobID", "limit": "pageSize"}
 
 
-# Those that a request may have as exact bytes, under another name.
-_RAW_NAMES = {
-    "argv.0": "rawArguments",
-    "argv": "rawArguments",
-    "cwd": "rawWorkingDirectory",
-    "environment": "rawEnvironment",
+# Exact bytes, which the supervisor is told -> what most requests have in their place.
+_TEXTS = {
+    "rawArguments.0": "commandName",
+    "rawArguments": "Arguments",
+    "rawWorkingDirectory": "workingDirectory",
+    "rawEnvironment": "environment",
 }
 
 
 def contract_name(field: str, request: Any = None) -> str:
-    """A field of ipc.proto as the contract names it: `output_limit.rate` is `outputLimit.rate`.
+    """A field that the supervisor found wrong, as it is called where the caller has put it.
 
-    `request` is the one that came, if it is there.
+    Of a start it is the contract's already; else ipc.proto's: `ended_by` is
+    `endedBy`. `request` is the one that came, if it is there.
     """
-    raw = _RAW_NAMES.get(field, "")
-    # CanI asks about a Start.
-    if raw and getattr(getattr(request, "start", request), raw, None):
-        return raw
+    if field in _TEXTS:
+        raw = field.partition(".")[0]
+        # CanI asks about a Start.
+        return raw if getattr(getattr(request, "start", request), raw, None) else _TEXTS[field]
     if field in _CONTRACT_NAMES:
         return _CONTRACT_NAMES[field]
     first, *rest = field.split("_")

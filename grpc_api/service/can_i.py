@@ -5,16 +5,12 @@ from uuid_utils import uuid7
 from jobworker.authz.identity import Identity
 from jobworker.authz.policy.rights import Right, rights_of
 from jobworker.authz.policy.rules import ACTIONS
-from jobworker.grpc_api.config import QuotaConfig
 from jobworker.grpc_api.guard.access import Access, Verdict, argv_of_start
 from jobworker.grpc_api.guard.guard import Call
 from jobworker.grpc_api.guard.refusal import invalid
-from jobworker.grpc_api.service.messages import isolation_name, limits_message
 from jobworker.grpc_api.service.orders import StartOrders
 from jobworker.proto import workerservice_pb2 as pb
-from jobworker.supervisor import (
-    Profile,
-)
+from jobworker.supervisor import Profile, limits_message
 
 
 async def can_i(
@@ -78,18 +74,10 @@ def _allowance(orders: StartOrders, identity: Identity, tenant: str) -> pb.Allow
     least = orders.config.isolation.resolve(Profile.UNSPECIFIED, network=True, tenant=tenant)
     return pb.Allowance(
         tenant=tenant,
-        userQuota=_quota_message(orders.quotas.of_user(identity.common_name)),
-        tenantQuota=_quota_message(orders.quotas.of_tenant(tenant)),
+        userQuota=orders.quotas.of_user(identity.common_name).message(),
+        tenantQuota=orders.quotas.of_tenant(tenant).message(),
         defaultLimits=limits_message(bounds.default),
         mostLimits=limits_message(bounds.most),
-        isolation=isolation_name(least.profile),
+        isolation=pb.Isolation.Name(least.profile),
         noNetwork=not least.network,
-    )
-
-
-def _quota_message(quota: QuotaConfig) -> pb.Quota:
-    return pb.Quota(
-        running=quota.running,
-        startsPerMinute=quota.starts_per_minute,
-        outputBytes=quota.output_bytes,
     )

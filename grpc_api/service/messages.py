@@ -8,44 +8,25 @@ from jobworker.grpc_api.service.output import timestamp
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor import (
     JobSnapshot,
-    Limits,
     State,
     StopMode,
     StopWay,
     is_utf8,
     legible,
     to_bytes,
+    usage_message,
 )
 
 # Characters; quotes may make five of one.
 _MOST_COMMAND = 65_536
 
 
-def usage_message(job: JobSnapshot, now_ns: int) -> pb.Usage:
+def usage_of_job(job: JobSnapshot, now_ns: int) -> pb.Usage:
     """A job's usage; `now_ns` is nanoseconds since 1970."""
-    used = job.usage
+    message = usage_message(job.usage)
     end = job.ended_ns if job.ended else now_ns
-    return pb.Usage(
-        userSeconds=used.user_seconds,
-        systemSeconds=used.system_seconds,
-        memoryBytes=used.memory,
-        peakMemoryBytes=used.peak_memory,
-        readBytes=used.read,
-        writtenBytes=used.written,
-        processes=used.processes,
-        wallSeconds=max(0, end - job.created_ns) / 1e9,
-    )
-
-
-def limits_message(limits: Limits) -> pb.Limits:
-    """A job's limits, but for its timeout."""
-    return pb.Limits(
-        memoryBytes=limits.memory,
-        cpus=limits.cpus,
-        processes=limits.processes,
-        openFiles=limits.open_files,
-        ioWeight=limits.io_weight,
-    )
+    message.wallSeconds = max(0, end - job.created_ns) / 1e9
+    return message
 
 
 def command_text(argv: Sequence[str], *, cut: bool) -> str:
@@ -57,11 +38,6 @@ def command_text(argv: Sequence[str], *, cut: bool) -> str:
 def stop_way(signal: int, mode: int) -> StopWay:
     """How a stop is asked to begin."""
     return StopWay(signal, StopMode(mode))
-
-
-def isolation_name(asked: int) -> str:
-    """The name of an isolation profile, the same on the pipe."""
-    return pb.Isolation.Name(asked)
 
 
 def status_message(job: JobSnapshot) -> pb.QueryStatusResponse:
@@ -88,14 +64,15 @@ def status_message(job: JobSnapshot) -> pb.QueryStatusResponse:
         detail=job.detail,
         workingDirectory=legible(job.cwd),
         rawWorkingDirectory=b"" if is_utf8(job.cwd) else to_bytes(job.cwd),
-        usage=usage_message(job, time_ns()),
-        limits=limits_message(job.limits),
+        usage=usage_of_job(job, time_ns()),
+        limits=job.request.limits,
         user=job.user,
         userShared=job.user_shared,
         isolation=pb.Isolation.Name(job.isolation.profile),
         noNetwork=not job.isolation.network,
         stopSignal=job.stop.signal,
         stopMode=pb.StopMode.Name(job.stop.mode),
+        request=job.request,
     )
     if job.state is State.ENDED:
         message.endedAt.CopyFrom(timestamp(job.ended_ns))

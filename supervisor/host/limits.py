@@ -54,14 +54,14 @@ _RANGES = (
     ("timeout", 0, MAX_TIMEOUT_SECONDS),
 )
 NO_LIMITS = Limits()
-# Limit -> the field of ipc.proto's Start that asks for it.
+# Limit -> the field of the contract's StartRequest that asks for it.
 FIELDS = {
-    "memory": "limits.memory_bytes",
+    "memory": "limits.memoryBytes",
     "cpus": "limits.cpus",
     "processes": "limits.processes",
-    "open_files": "limits.open_files",
-    "io_weight": "limits.io_weight",
-    "timeout": "timeout_seconds",
+    "open_files": "limits.openFiles",
+    "io_weight": "limits.ioWeight",
+    "timeout": "timeoutSeconds",
 }
 
 

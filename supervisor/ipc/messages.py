@@ -1,14 +1,16 @@
 """From jobs and errors to messages on the pipe."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from jobworker.proto import ipc_pb2 as ipc
+from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor import errors
 from jobworker.supervisor.exact_text import legible, to_bytes
 from jobworker.supervisor.host.accounting import Usage
-from jobworker.supervisor.host.limits import Limits
+from jobworker.supervisor.host.limits import FIELDS, Limits
 from jobworker.supervisor.host.users import SERVICE_USER
-from jobworker.supervisor.job import Job, StopWay
+from jobworker.supervisor.job import Job, Overflow, Request, StopWay
 
 CODES: dict[type[errors.SupervisorError], ipc.Code] = {
     errors.InvalidRequest: ipc.INVALID,
@@ -54,13 +56,10 @@ def job_message(job: Job, *, gone: bool, most: int = MAX_ARGV_BYTES) -> ipc.Job:
         output_drained=job.output_drained,
         detail=job.detail,
         gone=gone,
-        usage=_usage_message(job.usage),
-        limits=limits_message(job.request.limits),
+        usage=usage_message(job.usage),
         user=job.request.account.name if job.request.account else SERVICE_USER,
         user_shared=job.request.account is None,
-        isolation=ipc.Isolation.Name(job.request.profile),
-        no_network=not job.request.network,
-        stop=stop_message(job.request.stop),
+        request=request_message(job.request),
     )
 
 
@@ -77,32 +76,82 @@ def _cut(argv: Sequence[str], most: int) -> tuple[list[bytes], bool]:
     return kept, False
 
 
+def request_message(request: Request) -> pb.StartRequest:
+    """What holds of what was asked for; the inverse of what requests.check_start does to it.
+
+    Without texts, tenant and key: they are told in other fields, or to nobody.
+    """
+    return pb.StartRequest(
+        graceSeconds=request.grace,
+        timeoutSeconds=request.limits.timeout,
+        outputLimit=pb.OutputLimit(
+            bytes=request.output_limit.bytes,
+            overflow=pb.OutputOverflow.Name(OVERFLOWS[request.output_limit.overflow]),
+            rate=request.output_limit.rate,
+        ),
+        limits=limits_message(request.limits),
+        isolation=pb.Isolation.Name(request.profile),
+        noNetwork=not request.network,
+        stopSignal=request.stop.signal,
+        stopMode=pb.StopMode.Name(request.stop.mode),
+    )
+
+
+# The journal's numbers began before the contract had one for "as the server likes".
+OVERFLOWS = {
+    Overflow.ROTATE: pb.OUTPUT_OVERFLOW_ROTATE,
+    Overflow.STOP_RECORDING: pb.OUTPUT_OVERFLOW_STOP_RECORDING,
+    Overflow.STOP_JOB: pb.OUTPUT_OVERFLOW_STOP_JOB,
+}
+
+
 def stop_message(way: StopWay) -> ipc.StopWay:
     """How a stop begins, as it is told."""
-    return ipc.StopWay(signal=way.signal, mode=ipc.StopMode.Name(way.mode))
+    return ipc.StopWay(signal=way.signal, mode=pb.StopMode.Name(way.mode))
 
 
-def limits_message(limits: Limits) -> ipc.Limits:
+# Limit, as host.limits has it -> its field in the contract's Limits.
+_LIMITS = {
+    name: field.removeprefix("limits.")
+    for name, field in FIELDS.items()
+    if field.startswith("limits.")
+}
+
+
+def limits_message(limits: Limits) -> pb.Limits:
     """Limits as they are told; the timeout has a place of its own."""
-    return ipc.Limits(
-        memory_bytes=limits.memory,
-        cpus=limits.cpus,
-        processes=limits.processes,
-        open_files=limits.open_files,
-        io_weight=limits.io_weight,
-    )
+    values: dict[str, Any] = {field: getattr(limits, name) for name, field in _LIMITS.items()}
+    return pb.Limits(**values)
 
 
-def _usage_message(usage: Usage) -> ipc.Usage:
-    return ipc.Usage(
-        user_seconds=usage.user_seconds,
-        system_seconds=usage.system_seconds,
-        memory_bytes=usage.memory,
-        peak_memory_bytes=usage.peak_memory,
-        read_bytes=usage.read,
-        written_bytes=usage.written,
-        processes=usage.processes,
-    )
+def limits_of(message: pb.Limits, timeout: float = 0.0) -> Limits:
+    """The limits that are told; `limits_message`'s inverse. Raises ValueError."""
+    values: dict[str, Any] = {name: getattr(message, field) for name, field in _LIMITS.items()}
+    return Limits(**values, timeout=timeout)
+
+
+# What is used, as host.accounting has it -> its field in the contract's Usage.
+_USAGE = {
+    "user_seconds": "userSeconds",
+    "system_seconds": "systemSeconds",
+    "memory": "memoryBytes",
+    "peak_memory": "peakMemoryBytes",
+    "read": "readBytes",
+    "written": "writtenBytes",
+    "processes": "processes",
+}
+
+
+def usage_message(usage: Usage) -> pb.Usage:
+    """Usage as it is told, but for the wall's time."""
+    values: dict[str, Any] = {field: getattr(usage, name) for name, field in _USAGE.items()}
+    return pb.Usage(**values)
+
+
+def usage_of(message: pb.Usage) -> Usage:
+    """The usage that is told; `usage_message`'s inverse."""
+    known = {name: field for name, field in _USAGE.items() if message.HasField(field)}
+    return Usage(**{name: getattr(message, field) for name, field in known.items()})
 
 
 def words_of(error: errors.SupervisorError) -> str:

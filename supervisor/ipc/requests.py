@@ -8,11 +8,13 @@ from typing import NamedTuple
 from google.protobuf.message import DecodeError
 
 from jobworker.proto import ipc_pb2 as ipc
+from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor import job
 from jobworker.supervisor.errors import InvalidRequest
 from jobworker.supervisor.exact_text import to_text
 from jobworker.supervisor.host.isolation import Profile
 from jobworker.supervisor.host.limits import FIELDS, MAX_TIMEOUT_SECONDS, Limits
+from jobworker.supervisor.ipc.messages import OVERFLOWS, limits_of
 from jobworker.supervisor.keeper.launcher import TOKEN_VARIABLE
 from jobworker.supervisor.quotas import Kind, Quota
 
@@ -33,8 +35,8 @@ MAX_PAGE = 1000
 # Below, segments would be too small to be worth their names.
 MIN_OUTPUT_BYTES = 4096
 MAX_OUTPUT_BYTES = 2**62
-# The field of Start that is the program's name: the first of argv.
-COMMAND = "argv.0"
+# The program's name, the first of its arguments: it is a field of its own to most callers.
+COMMAND = "rawArguments.0"
 
 
 class Start(NamedTuple):
@@ -143,7 +145,7 @@ def _call(request: ipc.Request) -> Call:
         return Stop(
             _job_id(request.stop.id),
             None if grace is None else _grace(grace),
-            _stop_way(request.stop.way, "way"),
+            _stop_way(request.stop.way.signal, request.stop.way.mode),
         )
     if kind == "signal":
         wanted = request.signal
@@ -186,32 +188,36 @@ def _list(asked: ipc.List) -> List:
     )
 
 
-def check_start(asked: ipc.Start) -> job.Request:
+def check_start(order: ipc.Start) -> job.Request:
     """A start, checked field by field. Raises InvalidRequest naming the field."""
+    asked = order.request
+    if asked.commandName or asked.Arguments or asked.environment or asked.workingDirectory:
+        raise InvalidRequest("an order has its texts in the fields for exact bytes")
     _check_command(asked)
     _check_environment(asked)
-    if asked.cwd and not asked.cwd.startswith(b"/"):
-        raise InvalidRequest("the working directory is not an absolute path", "cwd")
-    if len(asked.cwd) > MAX_PATH_BYTES:
+    cwd = asked.rawWorkingDirectory
+    if cwd and not cwd.startswith(b"/"):
+        raise InvalidRequest("the working directory is not an absolute path", "rawWorkingDirectory")
+    if len(cwd) > MAX_PATH_BYTES:
         problem = f"the working directory is longer than {MAX_PATH_BYTES} bytes"
-        raise InvalidRequest(problem, "cwd")
-    if asked.request_id and not _REQUEST_ID.fullmatch(asked.request_id):
+        raise InvalidRequest(problem, "rawWorkingDirectory")
+    if asked.requestID and not _REQUEST_ID.fullmatch(asked.requestID):
         problem = "a request ID is 1 to 64 characters of A-Z a-z 0-9 . _ -"
-        raise InvalidRequest(problem, "request_id")
+        raise InvalidRequest(problem, "requestID")
     return job.Request(
-        id=_job_id(asked.id),
-        owner=_name(asked.owner, "owner"),
+        id=_job_id(order.id),
+        owner=_name(order.owner, "owner"),
         tenant=_name(asked.tenant, "tenant") if asked.tenant else "",
-        argv=tuple(map(to_text, asked.argv)),
-        environment={to_text(one.name): to_text(one.value) for one in asked.environment},
-        cwd=to_text(asked.cwd),
-        grace=_grace(asked.grace_seconds),
-        request_id=asked.request_id,
-        output_limit=_output_limit(asked.output_limit),
-        limits=_limits(asked.limits, asked.timeout_seconds),
+        argv=tuple(map(to_text, asked.rawArguments)),
+        environment={to_text(one.name): to_text(one.value) for one in asked.rawEnvironment},
+        cwd=to_text(cwd),
+        grace=_grace(asked.graceSeconds),
+        request_id=asked.requestID,
+        output_limit=_output_limit(asked.outputLimit),
+        limits=_limits(asked),
         profile=_profile(asked.isolation),
-        network=not asked.no_network,
-        stop=_stop_way(asked.stop, "stop").or_else(job.DEFAULT_STOP),
+        network=not asked.noNetwork,
+        stop=_stop_way(asked.stopSignal, asked.stopMode).or_else(job.DEFAULT_STOP),
     )
 
 
@@ -221,24 +227,18 @@ def _signal(number: int, field: str) -> int:
     return number
 
 
-def _stop_way(asked: ipc.StopWay, field: str) -> job.StopWay:
+def _stop_way(signal: int, mode: int) -> job.StopWay:
     try:
-        mode = job.StopMode(asked.mode)
+        chosen = job.StopMode(mode)
     except ValueError:
-        raise InvalidRequest(f"{asked.mode} is not a way to stop a job", f"{field}.mode") from None
-    return job.StopWay(_signal(asked.signal, f"{field}.signal") if asked.signal else 0, mode)
+        raise InvalidRequest(f"{mode} is not a way to stop a job", "stopMode") from None
+    return job.StopWay(_signal(signal, "stopSignal") if signal else 0, chosen)
 
 
-def _limits(asked: ipc.Limits, timeout: float) -> Limits:
+def _limits(asked: pb.StartRequest) -> Limits:
+    timeout = _seconds("a timeout", asked.timeoutSeconds, MAX_TIMEOUT_SECONDS, FIELDS["timeout"])
     try:
-        return Limits(
-            asked.memory_bytes,
-            asked.cpus,
-            asked.processes,
-            asked.open_files,
-            asked.io_weight,
-            _seconds("a timeout", timeout, MAX_TIMEOUT_SECONDS, "timeout_seconds"),
-        )
+        return limits_of(asked.limits, timeout)
     except ValueError as error:
         # Its first word is the limit's name.
         field = FIELDS[str(error).partition(" ")[0]]
@@ -255,17 +255,18 @@ def _profile(asked: int) -> Profile:
 def _quotas(asked: ipc.Start) -> dict[Kind, Quota]:
     given = ((Kind.USER, asked.user_quota), (Kind.TENANT, asked.tenant_quota))
     return {
-        kind: Quota(quota.running, quota.starts_per_minute, quota.output_bytes)
+        kind: Quota(quota.running, quota.startsPerMinute, quota.outputBytes)
         for kind, quota in given
     }
 
 
-def _output_limit(asked: ipc.OutputLimit) -> job.OutputLimit:
-    try:
-        overflow = job.Overflow(asked.overflow)
-    except ValueError:
+_OVERFLOWS = {number: overflow for overflow, number in OVERFLOWS.items()}
+
+
+def _output_limit(asked: pb.OutputLimit) -> job.OutputLimit:
+    if asked.overflow and asked.overflow not in _OVERFLOWS:
         problem = f"{asked.overflow} is not what can happen to output"
-        raise InvalidRequest(problem, "output_limit.overflow") from None
+        raise InvalidRequest(problem, "outputLimit.overflow")
     for field, what, unit in (
         ("bytes", "an output limit", "bytes"),
         ("rate", "a rate of output", "bytes a second"),
@@ -275,26 +276,28 @@ def _output_limit(asked: ipc.OutputLimit) -> job.OutputLimit:
             raise InvalidRequest(
                 f"{what} of {value} {unit} is not between {MIN_OUTPUT_BYTES} and "
                 f"{MAX_OUTPUT_BYTES}, nor 0 for none",
-                f"output_limit.{field}",
+                f"outputLimit.{field}",
             )
+    overflow = _OVERFLOWS.get(asked.overflow, job.Overflow.ROTATE)
     return job.OutputLimit(asked.bytes, overflow, asked.rate)
 
 
-def _check_command(asked: ipc.Start) -> None:
-    if not asked.argv or not asked.argv[0]:
+def _check_command(asked: pb.StartRequest) -> None:
+    argv, variables = asked.rawArguments, asked.rawEnvironment
+    if not argv or not argv[0]:
         raise InvalidRequest("no command was given", COMMAND)
     texts = {
-        COMMAND: asked.argv[:1],
-        "argv": asked.argv[1:],
-        "environment": [text for one in asked.environment for text in (one.name, one.value)],
-        "cwd": [asked.cwd],
+        COMMAND: argv[:1],
+        "rawArguments": argv[1:],
+        "rawEnvironment": [text for one in variables for text in (one.name, one.value)],
+        "rawWorkingDirectory": [asked.rawWorkingDirectory],
     }
     for field, ones in texts.items():
         if any(b"\0" in text for text in ones):
             problem = "a NUL byte cannot be part of an argument, a variable or a path"
             raise InvalidRequest(problem, field)
     sizes = {field: sum(len(text) + 1 for text in ones) for field, ones in texts.items()}
-    pointers = _POINTER * (len(asked.argv) + len(asked.environment))
+    pointers = _POINTER * (len(argv) + len(variables))
     if (size := sum(sizes.values()) + pointers) > MAX_SPEC_BYTES:
         raise InvalidRequest(
             f"arguments and environment take {size} bytes: "
@@ -303,14 +306,14 @@ def _check_command(asked: ipc.Start) -> None:
         )
 
 
-def _check_environment(asked: ipc.Start) -> None:
-    for variable in asked.environment:
+def _check_environment(asked: pb.StartRequest) -> None:
+    for variable in asked.rawEnvironment:
         name = to_text(variable.name)
         if not name or "=" in name:
             problem = f"{name[:64]!r} is not a name for an environment variable"
-            raise InvalidRequest(problem, "environment")
+            raise InvalidRequest(problem, "rawEnvironment")
         if name == TOKEN_VARIABLE:
-            raise InvalidRequest(f"{name} is set by the supervisor", "environment")
+            raise InvalidRequest(f"{name} is set by the supervisor", "rawEnvironment")
 
 
 def _job_id(text: str) -> str:
@@ -326,7 +329,7 @@ def _name(text: str, field: str) -> str:
 
 
 def _grace(seconds: float) -> float:
-    return _seconds("a grace period", seconds, MAX_GRACE_SECONDS, "grace_seconds")
+    return _seconds("a grace period", seconds, MAX_GRACE_SECONDS, "graceSeconds")
 
 
 def _seconds(what: str, seconds: float, most: float, field: str) -> float:

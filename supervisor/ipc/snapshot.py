@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 from jobworker.proto import ipc_pb2 as ipc
+from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor.exact_text import to_text
 from jobworker.supervisor.host.accounting import Usage
 from jobworker.supervisor.host.isolation import Isolation, Profile
 from jobworker.supervisor.host.limits import Limits
+from jobworker.supervisor.ipc.messages import limits_of, usage_of
 from jobworker.supervisor.job import Reason, State, StopMode, StopWay
 
 
@@ -24,6 +26,8 @@ class JobSnapshot:
     `gone` says that nothing of its tree is left; False also means that nobody
     has looked. `usage` is as of the last look, which asking for the job takes.
     `user` is the Unix user it runs as, `user_shared` that this is the service's own.
+    `request` is what holds of all that was asked for, in the contract's words: limits,
+    isolation and stop, too, but without what else is told here.
     """
 
     id: str
@@ -51,6 +55,7 @@ class JobSnapshot:
     user_shared: bool
     isolation: Isolation
     stop: StopWay
+    request: pb.StartRequest
 
     @property
     def ended(self) -> bool:
@@ -70,6 +75,9 @@ class JobSnapshot:
     @classmethod
     def from_message(cls, job: ipc.Job) -> "JobSnapshot":
         """From the supervisor's message."""
+        # A copy: what is in a message keeps all of it, which may have a long command line.
+        asked = pb.StartRequest()
+        asked.CopyFrom(job.request)
         return cls(
             id=job.id,
             owner=job.owner,
@@ -90,28 +98,11 @@ class JobSnapshot:
             output_drained=job.output_drained or job.output_complete,
             detail=job.detail,
             gone=job.gone,
-            usage=_usage(job.usage),
-            limits=Limits(
-                job.limits.memory_bytes,
-                job.limits.cpus,
-                job.limits.processes,
-                job.limits.open_files,
-                job.limits.io_weight,
-            ),
+            usage=usage_of(job.usage),
+            limits=limits_of(asked.limits, asked.timeoutSeconds),
             user=job.user,
             user_shared=job.user_shared,
-            isolation=Isolation(Profile(job.isolation), not job.no_network),
-            stop=StopWay(job.stop.signal, StopMode(job.stop.mode)),
+            isolation=Isolation(Profile(asked.isolation), not asked.noNetwork),
+            stop=StopWay(asked.stopSignal, StopMode(asked.stopMode)),
+            request=asked,
         )
-
-
-def _usage(usage: ipc.Usage) -> Usage:
-    return Usage(
-        usage.user_seconds if usage.HasField("user_seconds") else None,
-        usage.system_seconds if usage.HasField("system_seconds") else None,
-        usage.memory_bytes if usage.HasField("memory_bytes") else None,
-        usage.peak_memory_bytes if usage.HasField("peak_memory_bytes") else None,
-        usage.read_bytes if usage.HasField("read_bytes") else None,
-        usage.written_bytes if usage.HasField("written_bytes") else None,
-        usage.processes if usage.HasField("processes") else None,
-    )

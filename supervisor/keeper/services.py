@@ -166,8 +166,12 @@ class Services:
                 self.connect(client)
 
     def connect(self, client: Mailbox) -> None:
-        """Give a client and the supervisor, if there is one, the two ends of a new pipe."""
-        if self.supervisor.mailbox is None:
+        """Give a client and the supervisor, if there is one, the two ends of a new pipe.
+
+        Not one that is about to end for another's sake: the client may be of other code
+        by now, and the next supervisor is connected with all clients.
+        """
+        if self.supervisor.mailbox is None or self.supervisor.retires_by is not None:
             return
         one, other = self._spawn.Pipe(duplex=True)
         for mailbox, end in ((self.supervisor.mailbox, one), (client, other)):

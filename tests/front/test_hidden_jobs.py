@@ -18,6 +18,7 @@ from jobworker.authz.policy.policy import Policy
 from jobworker.authz.policy.rules import ACTIONS
 from jobworker.grpc_api.guard.access import Access, Verdict
 from jobworker.proto import ipc_pb2 as ipc
+from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor import AsyncJobWorker
 from jobworker.supervisor.errors import NoSuchJob
 from jobworker.supervisor.ipc.client import SupervisorClient
@@ -73,8 +74,10 @@ async def alices_jobs(directory: Path, count: int = 1) -> AsyncIterator[tuple[Ac
     async with AsyncJobWorker(directory / "state", cgroup="off") as worker:
         ids = [str(uuid7()) for _ in range(count)]
         for job_id in ids:
-            start = ipc.Start(id=job_id, owner="alice", tenant="team-a", argv=[b"true"], cwd=b"/")
-            await worker.client.start(start)
+            request = pb.StartRequest(
+                rawArguments=[b"true"], rawWorkingDirectory=b"/", tenant="team-a"
+            )
+            await worker.client.start(ipc.Start(id=job_id, owner="alice", request=request))
         yield Access(PolicyInForce(policy), worker.client), ids
 
 

@@ -21,6 +21,7 @@ import pytest
 import uuid_utils
 
 from jobworker.proto import ipc_pb2 as ipc
+from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor import (
     AsyncJob,
     AsyncJobWorker,
@@ -434,9 +435,9 @@ def request(argv: list[str], job_id: str | None = None, request_id: str = "") ->
     return ipc.Start(
         id=job_id or str(uuid_utils.uuid7()),
         owner="someone",
-        argv=map(os.fsencode, argv),
-        grace_seconds=5,
-        request_id=request_id,
+        request=pb.StartRequest(
+            rawArguments=map(os.fsencode, argv), graceSeconds=5, requestID=request_id
+        ),
     )
 
 
