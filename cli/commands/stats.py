@@ -1,7 +1,6 @@
 """`jobworker stats`: what jobs use."""
 
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -23,8 +22,9 @@ def stats(service: "Service", jobs: tuple[str, ...], output: OutputFormat) -> No
 
     Processor time, memory and disk traffic are those of a job's whole tree.
     """
+    from jobworker.cli.display.fields import told
     from jobworker.cli.display.table import table_text, terminal_width
-    from jobworker.cli.display.usage import USAGE_HEADS, read_usage, usage_cells
+    from jobworker.cli.display.usage import USAGE_HEADS, usage_cells
     from jobworker.proto import workerservice_pb2 as pb
 
     names = jobs or [
@@ -32,11 +32,9 @@ def stats(service: "Service", jobs: tuple[str, ...], output: OutputFormat) -> No
     ]
     found = [service.status(name) for name in names]
     if output == "json":
-        told = [{"id": status.jobID, **asdict(read_usage(status.usage))} for status in found]
-        click.echo(json.dumps(told))
+        shown = [{"id": status.jobID, **told(status.usage)} for status in found]
+        click.echo(json.dumps(shown))
         return
     rows: list[tuple[str, ...]] = [("JOB", "OWNER", *USAGE_HEADS)]
-    rows += [
-        (status.jobID, status.owner, *usage_cells(read_usage(status.usage))) for status in found
-    ]
+    rows += [(status.jobID, status.owner, *usage_cells(status.usage)) for status in found]
     click.echo(table_text(rows, terminal_width()))

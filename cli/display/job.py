@@ -10,14 +10,8 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobworker.cli.display.usage import (
-    Limits,
-    Usage,
-    limits_text,
-    read_limits,
-    read_usage,
-    usage_text,
-)
+from jobworker.cli.display.fields import told, word
+from jobworker.cli.display.usage import limits_json, limits_text, usage_text
 from jobworker.cli.errors import CliError, printable
 from jobworker.cli.quantities import moment_text, span_text
 from jobworker.cli.signals import signal_name
@@ -59,8 +53,9 @@ class Job:
     network: bool
     stop_signal: int
     stop_mode: str
-    limits: Limits
-    usage: Usage | None
+    limits: pb.Limits
+    usage: pb.Usage | None
+    request: pb.StartRequest
     detail: str
 
     @property
@@ -75,8 +70,8 @@ def read_job(status: pb.QueryStatusResponse) -> Job:
     lost = status.endReason == pb.END_REASON_LOST
     return Job(
         id=status.jobID,
-        state=_word(pb.JobState.Name(status.state), "JOB_STATE_"),
-        reason=_word(pb.EndReason.Name(status.endReason), "END_REASON_") if ended else None,
+        state=word(pb.JobState.DESCRIPTOR, status.state),
+        reason=word(pb.EndReason.DESCRIPTOR, status.endReason) if ended else None,
         exit_code=status.exitCode if ended and not lost else None,
         signal=status.signal or None,
         pid=status.pid,
@@ -92,12 +87,13 @@ def read_job(status: pb.QueryStatusResponse) -> Job:
         output_complete=status.outputComplete,
         user=status.user,
         user_shared=status.userShared,
-        isolation=_word(pb.Isolation.Name(status.isolation), "ISOLATION_"),
+        isolation=word(pb.Isolation.DESCRIPTOR, status.isolation),
         network=not status.noNetwork,
         stop_signal=status.stopSignal,
-        stop_mode=_word(pb.StopMode.Name(status.stopMode), "STOP_MODE_"),
-        limits=read_limits(status.limits),
-        usage=read_usage(status.usage) if status.HasField("usage") else None,
+        stop_mode=word(pb.StopMode.DESCRIPTOR, status.stopMode),
+        limits=status.limits,
+        usage=status.usage if status.HasField("usage") else None,
+        request=status.request,
         detail=status.detail,
     )
 
@@ -126,17 +122,27 @@ def command_text(job: Job) -> str:
     return shlex.join(job.command) + (" ..." if job.command_cut else "")
 
 
-def _word(name: str, prefix: str) -> str:
-    return name.removeprefix(prefix).lower()
-
-
 def _time(stamp: Timestamp) -> datetime:
     return stamp.ToDatetime(tzinfo=UTC)
 
 
 def job_json(job: Job) -> str:
-    """Return the job as one line of JSON, times in ISO 8601."""
-    return json.dumps(asdict(job), default=_iso)
+    """Return the job as one line of JSON, times in ISO 8601.
+
+    What holds of the request stands beside the rest, also what this command does not know of.
+    """
+    shown = asdict(job)
+    del shown["request"]
+    asked = told(job.request)
+    more = {name: value for name, value in asked.items() if name not in _TOLD_OTHERWISE}
+    return json.dumps({**more, **shown}, default=_as_json)
+
+
+# Of a request: what is no part of a status, or stands in it under another name.
+_TOLD_OTHERWISE = {
+    *("command_name", "arguments", "raw_arguments", "raw_working_directory", "no_network"),
+    *("request_id", "environment", "raw_environment"),
+}
 
 
 def jobs_json(jobs: Sequence[Job]) -> str:
@@ -144,9 +150,13 @@ def jobs_json(jobs: Sequence[Job]) -> str:
     return "[" + ",\n ".join(job_json(job) for job in jobs) + "]"
 
 
-def _iso(value: object) -> str:
+def _as_json(value: object) -> object:
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, pb.Limits):
+        return limits_json(value)
+    if isinstance(value, pb.Usage):
+        return told(value)
     raise TypeError(f"no JSON form for {value!r}")
 
 

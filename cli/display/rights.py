@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 
+from jobworker.cli.display.fields import told, word
 from jobworker.cli.display.table import table_text, terminal_width
-from jobworker.cli.display.usage import limits_text, read_limits
+from jobworker.cli.display.usage import limits_json, limits_text
 from jobworker.cli.errors import printable
 from jobworker.cli.quantities import size_text
 from jobworker.proto import workerservice_pb2 as pb
@@ -51,7 +51,7 @@ def _phrases(allowance: pb.Allowance) -> Iterator[str]:
         if counted := ", ".join(_quota_phrases(quota)):
             yield f"{whose} at most {counted}"
     for name, limits in (("most", allowance.mostLimits), ("default", allowance.defaultLimits)):
-        if counted := limits_text(read_limits(limits)):
+        if counted := limits_text(limits):
             yield f"each {name} {counted}"
 
 
@@ -90,18 +90,10 @@ def _right_json(right: pb.Right) -> dict[str, object]:
 def _allowance_json(allowance: pb.Allowance) -> dict[str, object]:
     return {
         "tenant": allowance.tenant,
-        "user_quota": _quota_json(allowance.userQuota),
-        "tenant_quota": _quota_json(allowance.tenantQuota),
-        "default_limits": asdict(read_limits(allowance.defaultLimits)),
-        "most_limits": asdict(read_limits(allowance.mostLimits)),
-        "isolation": pb.Isolation.Name(allowance.isolation).removeprefix("ISOLATION_").lower(),
+        "user_quota": told(allowance.userQuota),
+        "tenant_quota": told(allowance.tenantQuota),
+        "default_limits": limits_json(allowance.defaultLimits),
+        "most_limits": limits_json(allowance.mostLimits),
+        "isolation": word(pb.Isolation.DESCRIPTOR, allowance.isolation),
         "network": not allowance.noNetwork,
-    }
-
-
-def _quota_json(quota: pb.Quota) -> dict[str, int]:
-    return {
-        "running": quota.running,
-        "starts_per_minute": quota.startsPerMinute,
-        "output_bytes": quota.outputBytes,
     }

@@ -1,108 +1,64 @@
-"""What a job has used, and what it may use: read from the server's reply, written as text."""
+"""What a job has used, and what it may use: the server's messages, written as text."""
 
-from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
+from jobworker.cli.display.fields import told
 from jobworker.cli.quantities import size_text, span_text
 from jobworker.proto import workerservice_pb2 as pb
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a job's whole tree has used; None is not known on the server's host.
-
-    Times are in seconds, sizes in bytes. `memory_bytes` and `processes` are of
-    now, so a job that has ended has none.
-    """
-
-    user_seconds: float | None
-    system_seconds: float | None
-    memory_bytes: int | None
-    peak_memory_bytes: int | None
-    read_bytes: int | None
-    written_bytes: int | None
-    processes: int | None
-    wall_seconds: float
-
-    @property
-    def cpu_seconds(self) -> float | None:
-        """User and system time together."""
-        if self.user_seconds is None or self.system_seconds is None:
-            return None
-        return self.user_seconds + self.system_seconds
+def limits_json(limits: pb.Limits) -> dict[str, object]:
+    """Return the limits for JSON; null is no limit."""
+    return {name: value or None for name, value in told(limits).items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The most that a job's whole tree may use; None is no limit. Sizes are in bytes."""
-
-    memory_bytes: int | None
-    cpus: float | None
-    processes: int | None
-    open_files: int | None
-    io_weight: int | None
-
-
-def read_usage(usage: pb.Usage) -> Usage:
-    """Return the usage that a reply tells."""
-    return Usage(
-        user_seconds=usage.userSeconds if usage.HasField("userSeconds") else None,
-        system_seconds=usage.systemSeconds if usage.HasField("systemSeconds") else None,
-        memory_bytes=usage.memoryBytes if usage.HasField("memoryBytes") else None,
-        peak_memory_bytes=usage.peakMemoryBytes if usage.HasField("peakMemoryBytes") else None,
-        read_bytes=usage.readBytes if usage.HasField("readBytes") else None,
-        written_bytes=usage.writtenBytes if usage.HasField("writtenBytes") else None,
-        processes=usage.processes if usage.HasField("processes") else None,
-        wall_seconds=usage.wallSeconds,
-    )
-
-
-def read_limits(limits: pb.Limits) -> Limits:
-    """Return the limits that a reply tells."""
-    return Limits(
-        memory_bytes=limits.memoryBytes or None,
-        cpus=limits.cpus or None,
-        processes=limits.processes or None,
-        open_files=limits.openFiles or None,
-        io_weight=limits.ioWeight or None,
-    )
-
-
-def limits_text(limits: Limits) -> str:
+def limits_text(limits: pb.Limits) -> str:
     """Return the limits in a line, "" if there are none."""
-    told = {
-        "memory": _size(limits.memory_bytes),
-        "cpus": _number(limits.cpus),
-        "processes": _number(limits.processes),
-        "open files": _number(limits.open_files),
-        "io weight": _number(limits.io_weight),
+    texts = {
+        "memory": _size(limits.memoryBytes or None),
+        "cpus": _number(limits.cpus or None),
+        "processes": _number(limits.processes or None),
+        "open files": _number(limits.openFiles or None),
+        "io weight": _number(limits.ioWeight or None),
     }
-    return ", ".join(f"{name} {text}" for name, text in told.items() if text)
+    return ", ".join(f"{name} {text}" for name, text in texts.items() if text)
 
 
-def usage_text(usage: Usage) -> str:
+def _known(usage: pb.Usage, field: str) -> Any:
+    """What was used, or None where the server's host does not tell."""
+    return getattr(usage, field) if usage.HasField(field) else None
+
+
+def _cpu_seconds(usage: pb.Usage) -> float | None:
+    """User and system time together."""
+    user, system = _known(usage, "userSeconds"), _known(usage, "systemSeconds")
+    return None if user is None or system is None else user + system
+
+
+def usage_text(usage: pb.Usage) -> str:
     """Return what was used in a line, "" if nothing is known."""
-    told = {
-        "CPU": _span(usage.cpu_seconds),
-        "memory": _size(usage.memory_bytes),
-        "peak memory": _size(usage.peak_memory_bytes),
-        "read": _size(usage.read_bytes),
-        "written": _size(usage.written_bytes),
-        "processes": _number(usage.processes),
+    texts = {
+        "CPU": _span(_cpu_seconds(usage)),
+        "memory": _size(_known(usage, "memoryBytes")),
+        "peak memory": _size(_known(usage, "peakMemoryBytes")),
+        "read": _size(_known(usage, "readBytes")),
+        "written": _size(_known(usage, "writtenBytes")),
+        "processes": _number(_known(usage, "processes")),
     }
-    return ", ".join(f"{name} {text}" for name, text in told.items() if text)
+    return ", ".join(f"{name} {text}" for name, text in texts.items() if text)
 
 
-def usage_cells(usage: Usage) -> tuple[str, ...]:
+def usage_cells(usage: pb.Usage) -> tuple[str, ...]:
     """Return the cells of a table of USAGE_HEADS, "-" for what is not known."""
     cells = (
-        _span(usage.cpu_seconds),
-        _size(usage.memory_bytes),
-        _size(usage.peak_memory_bytes),
-        _size(usage.read_bytes),
-        _size(usage.written_bytes),
-        _number(usage.processes),
-        _span(usage.wall_seconds),
+        _span(_cpu_seconds(usage)),
+        _size(_known(usage, "memoryBytes")),
+        _size(_known(usage, "peakMemoryBytes")),
+        _size(_known(usage, "readBytes")),
+        _size(_known(usage, "writtenBytes")),
+        _number(_known(usage, "processes")),
+        _span(usage.wallSeconds),
     )
     return tuple(cell or "-" for cell in cells)
 

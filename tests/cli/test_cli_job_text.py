@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from jobworker.cli.display.fields import told
 from jobworker.cli.display.job import (
     HEADS,
     Job,
@@ -18,7 +19,7 @@ from jobworker.cli.display.job import (
     read_job,
 )
 from jobworker.cli.display.table import table_text
-from jobworker.cli.display.usage import Limits, Usage, read_usage, usage_cells, usage_text
+from jobworker.cli.display.usage import usage_cells, usage_text
 from jobworker.cli.errors import CliError, printable
 from jobworker.proto import workerservice_pb2 as pb
 
@@ -46,8 +47,9 @@ RUNNING = Job(
     network=False,
     stop_signal=signal.SIGTERM,
     stop_mode="tree",
-    limits=Limits(2**20, 0.5, None, 64, None),
+    limits=pb.Limits(memoryBytes=2**20, cpus=0.5, openFiles=64),
     usage=None,
+    request=pb.StartRequest(graceSeconds=5),
     detail="",
 )
 JOB_WITHOUT_TENANT = replace(RUNNING, id="0195-long", tenant="")
@@ -106,7 +108,8 @@ def test_json_holds_every_field_with_times_in_iso_8601() -> None:
     assert fields["exit_code"] == 3
     assert fields["created_at"] == "2026-03-01T11:58:45Z"
     assert fields["ended_at"] == "2026-03-01T11:59:45Z"
-    assert set(fields) == set(Job.__dataclass_fields__)
+    assert set(fields) > set(Job.__dataclass_fields__) - {"request"}
+    assert fields["grace_seconds"] == 5
 
 
 def test_a_reply_becomes_a_job() -> None:
@@ -164,14 +167,20 @@ def test_what_a_terminal_would_act_on_is_spelled_out() -> None:
 
 
 def test_usage_that_the_host_cannot_tell_is_left_out() -> None:
-    usage = read_usage(pb.Usage(userSeconds=1.5, systemSeconds=0.5, wallSeconds=70))
-    assert usage == Usage(1.5, 0.5, None, None, None, None, None, 70)
+    usage = pb.Usage(userSeconds=1.5, systemSeconds=0.5, wallSeconds=70)
+    assert told(usage) == {
+        **dict.fromkeys(["memory_bytes", "peak_memory_bytes", "read_bytes", "written_bytes"]),
+        "user_seconds": 1.5,
+        "system_seconds": 0.5,
+        "processes": None,
+        "wall_seconds": 70,
+    }
     assert usage_text(usage) == "CPU 2.0s"
     assert usage_cells(usage) == ("2.0s", "-", "-", "-", "-", "-", "1m10s")
 
 
 def test_usage_of_nothing_is_not_usage_that_is_not_known() -> None:
-    usage = read_usage(pb.Usage(readBytes=0, writtenBytes=2048, peakMemoryBytes=2**20))
+    usage = pb.Usage(readBytes=0, writtenBytes=2048, peakMemoryBytes=2**20)
     assert usage_text(usage) == "peak memory 1.0 MiB, read 0 B, written 2.0 KiB"
 
 
