@@ -7,6 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.support.arrows import rooms
+
 ROOT = Path(__file__).parents[2]
 PAPERS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 DECISIONS = sorted(ROOT.glob("docs/decisions/0*.md"))
@@ -25,6 +27,23 @@ def test_links_lead_to_files(paper: Path) -> None:
 def test_paths_that_are_named_are_there(paper: Path) -> None:
     paths = _PATH.findall(paper.read_text())
     assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_architecture_is_the_same_picture_as_the_tree() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    table = text.partition("## The rooms")[2].partition("\n## ")[0]
+    told = re.findall(r"^\| `([\w/]+)` \|", table, re.MULTILINE)
+    assert sorted(told) == sorted(room.replace(".", "/") for room in rooms())
+
+
+def test_the_journeys_name_files_of_the_rooms_they_pass() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    journeys = text.partition("## Three journeys")[2].partition("\n## ")[0]
+    steps = re.findall(r"^\| `([\w/]+)` \| (.*) \|$", journeys, re.MULTILINE)
+    assert len(steps) > 20
+    named = [(room, file) for room, step in steps for file in re.findall(r"`(\w+\.py)`", step)]
+    assert len(named) > 30
+    assert [one for one in named if not (ROOT / one[0] / one[1]).exists()] == []
 
 
 def test_every_decision_is_in_the_list() -> None:
