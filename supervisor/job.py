@@ -12,7 +12,7 @@ from jobworker.supervisor.host.users import Account
 
 
 class State(IntEnum):
-    """What a job is doing; the numbers are those of ipc.proto and of the journal."""
+    """What a job is doing; the numbers are the contract's and the journal's."""
 
     STARTING = 1
     RUNNING = 2
@@ -21,7 +21,7 @@ class State(IntEnum):
 
 
 class Reason(IntEnum):
-    """Why a job's main process ended; the numbers are those of ipc.proto and of the journal."""
+    """Why a job's main process ended; the numbers are the contract's and the journal's."""
 
     NONE = 0
     EXITED = 1
@@ -34,7 +34,7 @@ class Reason(IntEnum):
 
 
 class Overflow(IntEnum):
-    """What happens to output beyond its limit; the numbers are those of ipc.proto."""
+    """What happens to output beyond its limit; the numbers are the journal's."""
 
     ROTATE = 0
     STOP_RECORDING = 1
@@ -42,7 +42,7 @@ class Overflow(IntEnum):
 
 
 class StopMode(IntEnum):
-    """Whom the signal that a stop begins with is for; the numbers are those of ipc.proto."""
+    """Whom the signal that a stop begins with is for; the numbers are the contract's."""
 
     UNSPECIFIED = 0
     TREE = 1

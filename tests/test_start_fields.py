@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,15 @@ from jobworker.grpc_api.service.messages import status_message
 from jobworker.grpc_api.service.orders import StartOrders
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
-from jobworker.supervisor import JobSnapshot, SupervisorConfig, to_bytes
+from jobworker.supervisor import (
+    JobSnapshot,
+    Profile,
+    Reason,
+    State,
+    StopMode,
+    SupervisorConfig,
+    to_bytes,
+)
 from jobworker.supervisor.ipc.messages import job_message
 from jobworker.supervisor.ipc.requests import Start, parse
 from jobworker.supervisor.job import Job, Request
@@ -215,3 +224,24 @@ def _unset(message: Message) -> set[str]:
         if isinstance(value, Message):
             missing |= {f"{field.name}.{name}" for name in _unset(value)}
     return missing
+
+
+@pytest.mark.parametrize(
+    ("ours", "prefix", "contract"),
+    [
+        (State, "JOB_STATE_", pb.JobState),
+        (Reason, "END_REASON_", pb.EndReason),
+        (StopMode, "STOP_MODE_", pb.StopMode),
+        (Profile, "ISOLATION_", pb.Isolation),
+    ],
+)
+def test_what_has_a_number_has_the_contracts(
+    ours: type[IntEnum], prefix: str, contract: Any
+) -> None:
+    """They cross the pipe, and are on record, as numbers."""
+    told_there = {name.removeprefix(prefix): number for name, number in contract.items()}
+    told_here = {one.name: one.value for one in ours}
+    nothing = {name for name, number in told_there.items() if number == 0}
+    assert {name: told_there[name] for name in told_there.keys() - nothing} == {
+        name: number for name, number in told_here.items() if number
+    }

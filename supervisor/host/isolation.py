@@ -26,7 +26,7 @@ _RESOLVER = "/run/systemd/resolve"
 
 
 class Profile(IntEnum):
-    """What a job shares with the host; the numbers are those of ipc.proto. More is stronger."""
+    """What a job shares with the host; the numbers are the contract's. More is stronger."""
 
     UNSPECIFIED = 0
     NONE = 1

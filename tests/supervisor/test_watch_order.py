@@ -11,6 +11,7 @@ import pytest
 import uuid_utils
 
 from jobworker.proto import ipc_pb2 as ipc
+from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor.ipc.client import SupervisorClient
 from jobworker.supervisor.job import State
 from jobworker.supervisor.keeper import packets
@@ -36,8 +37,10 @@ def test_news_that_come_together_with_the_reply_are_not_undone_by_it(
 
     def answer() -> None:
         seq = ipc.Request.FromString(end.recv_bytes()).seq
-        running = ipc.Event(reply=ipc.Reply(seq=seq, jobs=[ipc.Job(id=JOB, state=ipc.RUNNING)]))
-        ended = ipc.Event(changed=ipc.Changed(job=ipc.Job(id=JOB, state=ipc.ENDED)))
+        running = ipc.Event(
+            reply=ipc.Reply(seq=seq, jobs=[ipc.Job(id=JOB, state=pb.JOB_STATE_RUNNING)])
+        )
+        ended = ipc.Event(changed=ipc.Changed(job=ipc.Job(id=JOB, state=pb.JOB_STATE_ENDED)))
         frames = [event.SerializeToString() for event in (running, ended)]
         # In one write, so that the client reads both at once.
         os.write(end.fileno(), b"".join(struct.pack("!i", len(frame)) + frame for frame in frames))
