@@ -4,10 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.hanging import Hanging, hanging_copy
 from tests.support.library import Site, leaving_nothing, own_cgroup
 from tests.support.server import Server, running_server
+
+# How long an example takes is a matter of what else the machine does.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 USERS = (("alice", "team-a"), ("bob", "team-b"), ("ann", "audit"))
 POLICY = """\

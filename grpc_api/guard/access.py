@@ -3,7 +3,7 @@
 import asyncio
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import grpc
@@ -34,7 +34,7 @@ _BEAT_SECONDS = 0.02
 # So many jobs are named when a prefix is that of several, and so much of a command.
 _CANDIDATES = 10
 _COMMAND_LENGTH = 60
-# How many jobs with a prefix are looked at for those the caller may see.
+# So many of the jobs with a prefix are counted, of those the caller may see.
 _PREFIX_PAGE = 1000
 
 
@@ -123,22 +123,7 @@ class Access(NamedTuple):
 
     def may_see(self, identity: Identity, about: JobFacts) -> bool:
         """Whether the caller may know that there is such a job."""
-        # All of them, so that every answer takes the same work.
-        allowed = [self.authority.decide(identity, action, about).allowed for action in SEEING]
-        return any(allowed)
-
-    def visible(self, identity: Identity, jobs: Iterable[JobSnapshot]) -> list[JobSnapshot]:
-        """Those of the jobs that the caller may know of."""
-        # Only what is to be started is judged by more than these two.
-        known: dict[tuple[str, str], bool] = {}
-        found = []
-        for job in jobs:
-            key = job.owner, job.tenant
-            if key not in known:
-                known[key] = self.may_see(identity, facts(job))
-            if known[key]:
-                found.append(job)
-        return found
+        return self._may_any(identity, SEEING, about)
 
     async def _find(self, identity: Identity, job_id: str) -> JobSnapshot | None:
         """The job, also one the caller may not see; of a prefix, only one they may see."""
@@ -151,9 +136,38 @@ class Access(NamedTuple):
         except NoSuchJob:
             return None
 
+    async def jobs_of(
+        self, identity: Identity, actions: Sequence[str], query: ipc.List
+    ) -> list[JobSnapshot]:
+        """A page of the jobs that the caller may do one of the actions to, if only that.
+
+        It takes the same work however many jobs others have: whose there are is
+        asked first, and only those the caller may treat so are read.
+        """
+        # What is not to be started is judged by these two alone.
+        allowed = [
+            (owner, tenant)
+            for owner, tenant in await self.supervisor.owners()
+            if (not query.owner or query.owner == owner)
+            and (not query.tenant or query.tenant == tenant)
+            and self._may_any(identity, actions, JobFacts(owner, tenant))
+        ]
+        if not allowed:
+            # No owners would mean everybody.
+            return []
+        wanted = ipc.List()
+        wanted.CopyFrom(query)
+        wanted.whose.extend(ipc.Owner(owner=owner, tenant=tenant) for owner, tenant in allowed)
+        return await self.supervisor.list(wanted)
+
+    def _may_any(self, identity: Identity, actions: Sequence[str], about: JobFacts) -> bool:
+        # All of them, so that every answer takes the same work.
+        allowed = [self.authority.decide(identity, action, about).allowed for action in actions]
+        return any(allowed)
+
     async def _of_prefix(self, identity: Identity, prefix: str) -> JobSnapshot | None:
-        found = await self.supervisor.list(ipc.List(prefix=prefix, limit=_PREFIX_PAGE))
-        visible = self.visible(identity, found)
+        query = ipc.List(prefix=prefix, limit=_PREFIX_PAGE)
+        visible = await self.jobs_of(identity, SEEING, query)
         if len(visible) > 1:
             raise Refusal(
                 grpc.StatusCode.INVALID_ARGUMENT, "AMBIGUOUS_PREFIX", _candidates(prefix, visible)

@@ -63,7 +63,7 @@ async def _prunable(
         limit=_PAGE, owner=request.owner, tenant=request.tenant, ended_by_ns=ended_by_ns
     )
     while True:
-        page = await access.supervisor.list(query)
+        page = await access.jobs_of(call.identity, ("stop",), query)
         for job in page:
             verdict = access.judge_found(call.identity, "stop", job)
             if verdict.error is None:

@@ -8,7 +8,7 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobworker.grpc_api.config import OutputLimits, QuotasConfig
-from jobworker.grpc_api.guard.access import Access, facts
+from jobworker.grpc_api.guard.access import Access
 from jobworker.grpc_api.guard.guard import current_call
 from jobworker.grpc_api.guard.refusal import invalid
 from jobworker.grpc_api.service.can_i import can_i, rights
@@ -99,29 +99,18 @@ class WorkerService(WorkerServiceServicer):
         size = request.pageSize or DEFAULT_PAGE
         if not 1 <= size <= MAX_PAGE:
             raise invalid("pageSize", f"a page of {size} jobs is not between 1 and {MAX_PAGE}")
-        visible: list[JobSnapshot] = []
-        before = request.pageToken
-        while True:
-            page = await self._supervisor.list(
-                ipc.List(
-                    before=before,
-                    limit=MAX_PAGE,
-                    running=request.running,
-                    owner=request.owner,
-                    tenant=request.tenant,
-                )
-            )
-            visible += (
-                job
-                for job in page
-                if self._access.authority.decide(identity, "list", facts(job)).allowed
-            )
-            if len(visible) > size:
-                shown = visible[:size]
-                return pb.ListResponse(jobs=map(status_message, shown), nextPageToken=shown[-1].id)
-            if len(page) < MAX_PAGE:
-                return pb.ListResponse(jobs=map(status_message, visible))
-            before = page[-1].id
+        wanted = ipc.List(
+            before=request.pageToken,
+            # One more than is shown tells whether there is a next page.
+            limit=size + 1,
+            running=request.running,
+            owner=request.owner,
+            tenant=request.tenant,
+        )
+        page = await self._access.jobs_of(identity, ("list",), wanted)
+        shown = page[:size]
+        token = shown[-1].id if len(page) > size else ""
+        return pb.ListResponse(jobs=map(status_message, shown), nextPageToken=token)
 
     async def Remove(self, request: pb.RemoveRequest, context: _Context) -> pb.RemoveResponse:
         await self._supervisor.remove(_job().id)

@@ -10,6 +10,8 @@ from jobworker.supervisor.ipc.server import Client
 from jobworker.supervisor.job import Job
 from jobworker.supervisor.journal.journal import Journal
 
+Survey = requests.List | requests.Observe | requests.Owners
+
 
 class Answers:
     """Tells of jobs: of the live ones as they are, of the others what is on record."""
@@ -35,9 +37,11 @@ class Answers:
         except NoSuchJob as error:
             client.refuse(seq, error)
 
-    def survey(self, client: Client, seq: int, asked: requests.List | requests.Observe) -> None:
-        """Answer with a page of jobs, or by telling of all from here on."""
+    def survey(self, client: Client, seq: int, asked: Survey) -> None:
+        """Answer with a page of jobs, with whose there are, or by telling of all from here on."""
         match asked:
+            case requests.Owners():
+                client.reply_owners(seq, self._journal.owners())
             case requests.List():
                 self._list(client, seq, asked)
             case requests.Observe():

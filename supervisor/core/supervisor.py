@@ -148,7 +148,7 @@ class Supervisor:
                 return
             case requests.Get(job_id):
                 self._measure(job_id)
-            case requests.List() | requests.Observe():
+            case requests.List() | requests.Observe() | requests.Owners():
                 self.turn.answer(partial(self._answers.survey, client, seq, call))
                 return
             case requests.MayStart():

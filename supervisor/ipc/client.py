@@ -1,6 +1,7 @@
 """The asyncio client of a supervisor: requests that survive its restarts, and watching jobs."""
 
 import asyncio
+import builtins
 import itertools
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -97,6 +98,11 @@ class SupervisorClient:
         """A page of jobs, newest first."""
         reply = await self._call(ipc.Request(list=query))
         return [JobSnapshot.from_message(job) for job in reply.jobs]
+
+    async def owners(self) -> builtins.list[tuple[str, str]]:
+        """Everybody who has a job, with each tenant it is for."""
+        reply = await self._call(ipc.Request(owners=ipc.Owners()))
+        return [(one.owner, one.tenant) for one in reply.owners]
 
     @asynccontextmanager
     async def watch(self, job_id: str) -> AsyncIterator[Watched]:

@@ -31,7 +31,8 @@ MAX_SPEC_BYTES = 6 * 1024 * 1024
 _POINTER = 8
 MAX_PATH_BYTES = 4095
 MAX_GRACE_SECONDS = 86400.0
-MAX_PAGE = 1000
+# One more than a caller of the front's can ask for.
+MAX_PAGE = 1001
 # Below, segments would be too small to be worth their names.
 MIN_OUTPUT_BYTES = 4096
 MAX_OUTPUT_BYTES = 2**62
@@ -109,9 +110,15 @@ class List(NamedTuple):
     owner: str
     tenant: str
     ended_by_ns: int
+    # Owner and tenant of each; none for all.
+    whose: tuple[tuple[str, str], ...] = ()
 
 
-Call = Start | MayStart | Stop | Signal | Get | Watch | Unwatch | Remove | Observe | List
+class Owners(NamedTuple):
+    """Ask who has jobs, and for which tenants."""
+
+
+Call = Owners | Start | MayStart | Stop | Signal | Get | Watch | Unwatch | Remove | Observe | List
 
 
 def parse(frame: bytes) -> tuple[int, Call]:
@@ -152,10 +159,8 @@ def _call(request: ipc.Request) -> Call:
         return Signal(_job_id(wanted.id), _signal(wanted.signal, "signal"), wanted.all)
     if kind == "list":
         return _list(request.list)
-    if kind == "observe":
-        if request.observe.since_ns < 0:
-            raise InvalidRequest("no job ended before 1970", "since_ns")
-        return Observe(request.observe.since_ns)
+    if kind in {"observe", "owners"}:
+        return Owners() if kind == "owners" else _observe(request.observe)
     about_one: dict[str, Callable[[str], Get | Watch | Unwatch | Remove]] = {
         "get": Get,
         "watch": Watch,
@@ -165,6 +170,12 @@ def _call(request: ipc.Request) -> Call:
     if kind in about_one:
         return about_one[kind](_job_id(getattr(request, kind).id))
     raise InvalidRequest("the request asks for nothing this supervisor knows")
+
+
+def _observe(asked: ipc.Observe) -> Observe:
+    if asked.since_ns < 0:
+        raise InvalidRequest("no job ended before 1970", "since_ns")
+    return Observe(asked.since_ns)
 
 
 def _list(asked: ipc.List) -> List:
@@ -185,6 +196,10 @@ def _list(asked: ipc.List) -> List:
         asked.owner,
         asked.tenant,
         asked.ended_by_ns,
+        tuple(
+            (_name(one.owner, "owner"), _name(one.tenant, "tenant") if one.tenant else "")
+            for one in asked.whose
+        ),
     )
 
 

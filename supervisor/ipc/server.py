@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.supervisor.errors import InvalidRequest, SupervisorBug, SupervisorError
@@ -56,6 +56,11 @@ class Client:
     def reply(self, seq: int, *jobs: ipc.Job) -> None:
         """Answer a request with jobs."""
         self._send(ipc.Event(reply=ipc.Reply(seq=seq, jobs=jobs)))
+
+    def reply_owners(self, seq: int, owners: Iterable[tuple[str, str]]) -> None:
+        """Answer with owners and tenants."""
+        told = [ipc.Owner(owner=owner, tenant=tenant) for owner, tenant in owners]
+        self._send(ipc.Event(reply=ipc.Reply(seq=seq, owners=told)))
 
     def say_whether(self, seq: int, refusal: str) -> None:
         """Answer whether something would be done: why not, or empty."""

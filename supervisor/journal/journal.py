@@ -21,6 +21,7 @@ from jobworker.supervisor.host.accounting import Usage
 from jobworker.supervisor.ipc.requests import List
 from jobworker.supervisor.job import Job, Reason, Request, State
 from jobworker.supervisor.journal.kept_output import KeptOutput
+from jobworker.supervisor.journal.pages import Pages
 
 # "jobw" in ASCII, so that file(1) and we know the file for ours.
 APPLICATION_ID = 0x6A6F6277
@@ -107,6 +108,7 @@ class Journal:
                 "or restore it from a backup"
             ) from error
         self.kept_output = KeptOutput(self._database)
+        self._pages = Pages(self._database)
         self._log = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         # Commits since the last sync.
         self.dirty = False
@@ -244,23 +246,11 @@ class Journal:
 
     def page(self, asked: List) -> list[Job]:
         """The jobs of a page."""
-        where = ["id >= ? AND id < ?"]
-        # No ID has a character after "~" in ASCII.
-        values: list[str | int] = [asked.prefix, asked.prefix + "~"]
-        if asked.before:
-            where.append("id < ?")
-            values.append(asked.before)
-        if asked.running:
-            where.append("state <> 4")
-        if asked.ended_by_ns:
-            where.append("state = 4 AND output_complete AND ended_ns <= ?")
-            values.append(asked.ended_by_ns)
-        for column, value in (("owner", asked.owner), ("tenant", asked.tenant)):
-            if value:
-                where.append(f"{column} = ?")
-                values.append(value)
-        clause = f"WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"
-        return list(self._select(clause, *values, asked.limit))
+        return [_job_of(row) for row in self._pages.page(asked)]
+
+    def owners(self) -> list[tuple[str, str]]:
+        """Every owner with every tenant they have jobs for."""
+        return self._pages.owners()
 
     def _select(self, clause: str, *values: str | int) -> Iterator[Job]:
         for row in self._database.execute(f"SELECT * FROM job {clause}", values):  # noqa: S608

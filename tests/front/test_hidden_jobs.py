@@ -45,6 +45,7 @@ def counted() -> Iterator[Work]:
     """Count within the block."""
     work = Work([], [])
     decide, get, list_jobs = Policy.decide, SupervisorClient.get, SupervisorClient.list
+    owners = SupervisorClient.owners
 
     def deciding(policy, who, action, job):
         work.decided.append(action)
@@ -54,6 +55,10 @@ def counted() -> Iterator[Work]:
         work.requests.append("get")
         return await get(client, job_id)
 
+    async def asking_whose(client):
+        work.requests.append("owners")
+        return await owners(client)
+
     async def listing(client, query):
         work.requests.append("list")
         return await list_jobs(client, query)
@@ -62,6 +67,7 @@ def counted() -> Iterator[Work]:
         mock.patch.object(Policy, "decide", deciding),
         mock.patch.object(SupervisorClient, "get", getting),
         mock.patch.object(SupervisorClient, "list", listing),
+        mock.patch.object(SupervisorClient, "owners", asking_whose),
     ):
         yield work
 
@@ -103,9 +109,9 @@ def test_a_hidden_job_takes_the_same_work_as_none(tmp_path: Path, length: int) -
                 told = str(hidden.error).replace(job_id[:length], NEVER[:length])
                 assert told == str(missing.error)
                 assert hiding.requests == searching.requests
-                assert len(hiding.requests) == 1
-                assert hiding.decided[-4:] == searching.decided
-                assert searching.decided == [action, "status", "list", "output"]
+                assert hiding.requests in (["get"], ["owners", "list"], ["owners"])
+                assert hiding.decided == searching.decided
+                assert searching.decided[-4:] == [action, "status", "list", "output"]
 
     with leaving_nothing(tmp_path):
         asyncio.run(compare())
@@ -114,10 +120,10 @@ def test_a_hidden_job_takes_the_same_work_as_none(tmp_path: Path, length: int) -
 def test_how_many_hidden_jobs_begin_so_takes_no_more_decisions(tmp_path: Path) -> None:
     async def compare() -> None:
         async with alices_jobs(tmp_path, 5) as (access, ids):
-            _, one, _ = await judged(access, "stop", ids[0])
+            _, one, _ = await judged(access, "stop", ids[0][:PREFIX])
             _, all_of_them, _ = await judged(access, "stop", ids[0][:4])
             # Whose they are is decided once.
-            assert len(all_of_them.decided) == len(one.decided) + 3
+            assert all_of_them == one
 
     with leaving_nothing(tmp_path):
         asyncio.run(compare())

@@ -1,0 +1,85 @@
+"""Jobs page by page: of all, or of some owners with no work for those of others.
+
+How long a page takes must not tell how many jobs others have, so whose jobs are
+wanted is a matter of the index, not of what is left out afterwards.
+"""
+
+import heapq
+import sqlite3
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from jobworker.supervisor.ipc.requests import List
+
+_Row = tuple[Any, ...]
+
+# No part of the schema's version: who does not know them goes on all the same. As
+# the table is WITHOUT ROWID, they end with its key, the ID.
+_INDEXES = """
+CREATE INDEX IF NOT EXISTS job_owner ON job (owner, tenant);
+CREATE INDEX IF NOT EXISTS job_owner_live ON job (owner, tenant) WHERE state <> 4;
+"""
+_FIRST = "SELECT owner, tenant FROM job INDEXED BY job_owner WHERE"
+_NEXT_TENANT = f"{_FIRST} owner = ?1 AND tenant > ?2 ORDER BY owner, tenant LIMIT 1"
+_NEXT_OWNER = f"{_FIRST} owner > ?1 ORDER BY owner, tenant LIMIT 1"
+
+
+class Pages:
+    """Reads a journal's table of jobs."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        """Make what it takes to find an owner's jobs."""
+        self._database = database
+        database.executescript(_INDEXES)
+
+    def owners(self) -> list[tuple[str, str]]:
+        """Every owner with every tenant they have jobs for; the work is the same for each."""
+        found: list[tuple[str, str]] = []
+        # No owner's name is empty.
+        last: tuple[str, str] | None = ("", "")
+        while last is not None:
+            owner, tenant = last
+            last = self._one(_NEXT_TENANT, owner, tenant) or self._one(_NEXT_OWNER, owner)
+            if last is not None:
+                found.append(last)
+        return found
+
+    def _one(self, statement: str, *values: str) -> tuple[str, str] | None:
+        found: tuple[str, str] | None = self._database.execute(statement, values).fetchone()
+        return found
+
+    def page(self, asked: List) -> list[_Row]:
+        """The rows of a page, the newest job first."""
+        if not asked.whose:
+            return list(self._rows(asked, "", ()))
+        index = "INDEXED BY job_owner_live" if asked.running else "INDEXED BY job_owner"
+        each = [self._rows(asked, index, pair) for pair in dict.fromkeys(asked.whose)]
+        return list(islice(heapq.merge(*each, key=_id, reverse=True), asked.limit))
+
+    def _rows(self, asked: List, index: str, pair: tuple[str, ...]) -> Iterator[_Row]:
+        where = ["id >= ? AND id < ?"]
+        # No ID has a character after "~" in ASCII.
+        values: list[str | int] = [asked.prefix, asked.prefix + "~"]
+        if asked.before:
+            where.append("id < ?")
+            values.append(asked.before)
+        if asked.running:
+            where.append("state <> 4")
+        if asked.ended_by_ns:
+            where.append("state = 4 AND output_complete AND ended_ns <= ?")
+            values.append(asked.ended_by_ns)
+        for column, value in (("owner", asked.owner), ("tenant", asked.tenant)):
+            if value:
+                where.append(f"{column} = ?")
+                values.append(value)
+        if pair:
+            where.append("owner = ? AND tenant = ?")
+            values += pair
+        clause = f"{index} WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"
+        # Nothing in it but our own text.
+        return self._database.execute(f"SELECT * FROM job {clause}", [*values, asked.limit])  # noqa: S608
+
+
+def _id(row: _Row) -> str:
+    return str(row[0])
