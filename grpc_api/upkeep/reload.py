@@ -34,14 +34,11 @@ Tell = Callable[[str, str | None], Awaitable[None]]
 
 async def keep_reloading(watch: FileWatch, sources: Sequence[Source], tell: Tell) -> Never:
     """Read each source again when one of its files has changed, until cancelled."""
-    try:
-        while True:
-            changed = await watch.changes()
-            for source in sources:
-                if changed.intersection(source.files):
-                    await tell(source.name, await _read(source))
-    finally:
-        watch.close()
+    while True:
+        changed = await watch.changes()
+        for source in sources:
+            if changed.intersection(source.files):
+                await tell(source.name, await _read(source))
 
 
 async def _read(source: Source) -> str | None:
