@@ -20,6 +20,10 @@ class InvalidRequest(SupervisorError):
         self.field = field
 
 
+class KeyTaken(SupervisorError):
+    """The request ID has started another job, or one that was removed since; nothing was done."""
+
+
 class NoSuchJob(SupervisorError):
     """No job has this ID."""
 

@@ -126,7 +126,8 @@ class Request:
 
     `id` is a UUIDv7 in canonical form; `grace` is in seconds. What is left open
     (no `cwd`, some limit, an unspecified profile) has been decided once the job
-    is on record; `account` None stands for the service's own user.
+    is on record; `account` None stands for the service's own user. `asked` is
+    the start_keys.fingerprint of what was asked for under the `request_id`.
     """
 
     id: str
@@ -143,6 +144,7 @@ class Request:
     profile: Profile = Profile.UNSPECIFIED
     network: bool = True
     stop: StopWay = DEFAULT_STOP
+    asked: str = ""
 
     @property
     def command_line(self) -> str:

@@ -163,7 +163,8 @@ _OPTIONS = (
         "--request-id",
         default="",
         metavar="KEY",
-        help="Starting twice with one KEY starts one job, and prints its ID both times.",
+        help="Starting twice with one KEY starts one job, and prints its ID both times; "
+        "something else under it is refused, for a day at least.",
     ),
 )
 

@@ -19,6 +19,7 @@ from jobworker.supervisor.errors import (
     words,
 )
 from jobworker.supervisor.job import Happening, Job, Request, State, after
+from jobworker.supervisor.journal.start_keys import check_same
 from jobworker.supervisor.local.keeper_link import KeeperLink
 from jobworker.supervisor.local.live_job import LiveJob
 from jobworker.supervisor.local.placement import Placement
@@ -74,7 +75,8 @@ class Starts:
     def pending(self, request: Request) -> bool:
         """Whether this, or the same under the owner's request ID, is being started already.
 
-        Raises InvalidRequest when another owner's start has the ID.
+        Raises InvalidRequest when another owner's start has the ID, and KeyTaken
+        when the request ID is starting something else.
         """
         return self._find(request) is not None
 
@@ -93,12 +95,14 @@ class Starts:
         if known is not None:
             if known.request.owner != request.owner:
                 raise InvalidRequest(f"the job ID {request.id} is taken")
+            check_same(known.request, request)
             return known
         if not request.request_id:
             return None
         key = (request.owner, request.request_id)
         for other in self._pending.values():
             if (other.request.owner, other.request.request_id) == key:
+                check_same(other.request, request)
                 return other
         return None
 
@@ -230,7 +234,7 @@ class Starts:
     def _withdraw(self, live: LiveJob, error: CannotExecute) -> None:
         """A program that was never executed leaves no job behind."""
         live.kill_main()
-        self._turn.delete(live.job.id)
+        self._turn.withdraw(live.job.id)
         self._turn.after_commit(partial(self._forget, live))
         self._settle(live.job.id, error)
 

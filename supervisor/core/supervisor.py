@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import time_ns
@@ -38,6 +39,7 @@ from jobworker.supervisor.job import (
     end_reason,
 )
 from jobworker.supervisor.journal.journal import Journal
+from jobworker.supervisor.journal.start_keys import fingerprint, removed
 from jobworker.supervisor.local.capture import Capture
 from jobworker.supervisor.local.keeper_link import KeeperLink
 from jobworker.supervisor.local.live_job import LiveJob
@@ -169,7 +171,7 @@ class Supervisor:
     # -- starting, signalling, stopping --------------------------------------------
 
     def _start(self, client: Client, seq: int, call: requests.Start) -> None:
-        request = call.request
+        request = _with_fingerprint(call.request)
 
         def outcome(result: LiveJob | SupervisorError) -> None:
             if isinstance(result, SupervisorError):
@@ -181,7 +183,9 @@ class Supervisor:
             self.starts.join(request, outcome)
             return
         known = self._journal.find_start(request)
-        if known is not None and not self.turn.deletes(known.id):
+        if known is not None and self.turn.removes(known.id):
+            raise removed(request, known.id)
+        if known is not None and not self.turn.withdraws(known.id):
             self.turn.answer(partial(self._answers.job, client, seq, known.id))
         else:
             self._check_serving()
@@ -190,7 +194,7 @@ class Supervisor:
 
     def _why_not_start(self, call: requests.MayStart) -> str:
         """What `_start` would refuse with now; empty if it would start or find a job."""
-        request = call.request
+        request = _with_fingerprint(call.request)
         try:
             known = self.starts.pending(request) or self._journal.find_start(request)
             if not known:
@@ -363,3 +367,8 @@ class Supervisor:
         if self._stopping and not self.jobs:
             self._stopping = False
             self._loop.call_soon(self._finished)
+
+
+def _with_fingerprint(request: Request) -> Request:
+    """As it is to be on record, so that the same start can be told from another."""
+    return replace(request, asked=fingerprint(request)) if request.request_id else request

@@ -56,6 +56,7 @@ class Turn:
         self._inserts: list[_Insert] = []
         self._updates: dict[str, LiveJob] = {}
         self._deletes: set[str] = set()
+        self._withdrawn: set[str] = set()
         self._after_commit: list[Callable[[], None]] = []
         self._answers: list[Callable[[], None]] = []
         self._news: dict[str, LiveJob] = {}
@@ -79,9 +80,18 @@ class Turn:
         self._deletes.add(job_id)
         self._settle()
 
-    def deletes(self, job_id: str) -> bool:
+    def withdraw(self, job_id: str) -> None:
+        """Remove a job from the record as if it had never been there."""
+        self._withdrawn.add(job_id)
+        self.delete(job_id)
+
+    def removes(self, job_id: str) -> bool:
         """Whether the job is on record only until the turn ends."""
-        return job_id in self._deletes
+        return job_id in self._deletes and job_id not in self._withdrawn
+
+    def withdraws(self, job_id: str) -> bool:
+        """Whether the job will never have been there when the turn ends."""
+        return job_id in self._withdrawn
 
     def after_commit(self, action: Callable[[], None]) -> None:
         """Do this once all changes so far are on record."""
@@ -149,7 +159,7 @@ class Turn:
         """Returns the IDs of the jobs that are on record no longer."""
         # First, as a start that failed may be repeated under its ID.
         for job_id in self._deletes:
-            self._journal.delete(job_id)
+            self._journal.delete(job_id, keep_key=job_id not in self._withdrawn)
         for insert in inserts:
             self._journal.insert(insert.live.job)
         for live in self._updates.values():
@@ -157,4 +167,5 @@ class Turn:
         self._journal.commit()
         self._updates.clear()
         deleted, self._deletes = self._deletes, set()
+        self._withdrawn.clear()
         return deleted

@@ -15,6 +15,7 @@ from jobworker.supervisor.job import Job, Overflow, Request, StopWay
 CODES: dict[type[errors.SupervisorError], ipc.Code] = {
     errors.InvalidRequest: ipc.INVALID,
     errors.NoSuchJob: ipc.NO_SUCH_JOB,
+    errors.KeyTaken: ipc.KEY_TAKEN,
     errors.CannotExecute: ipc.CANNOT_EXECUTE,
     errors.CannotPlace: ipc.CANNOT_PLACE,
     errors.AlreadyEnded: ipc.ALREADY_ENDED,

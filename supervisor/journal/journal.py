@@ -22,6 +22,7 @@ from jobworker.supervisor.ipc.requests import List
 from jobworker.supervisor.job import Job, Reason, Request, State
 from jobworker.supervisor.journal.kept_output import KeptOutput
 from jobworker.supervisor.journal.pages import Pages
+from jobworker.supervisor.journal.start_keys import StartKeys, check_same
 
 # "jobw" in ASCII, so that file(1) and we know the file for ours.
 APPLICATION_ID = 0x6A6F6277
@@ -109,6 +110,7 @@ class Journal:
             ) from error
         self.kept_output = KeptOutput(self._database)
         self._pages = Pages(self._database)
+        self.start_keys = StartKeys(self._database)
         self._log = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         # Commits since the last sync.
         self.dirty = False
@@ -189,9 +191,11 @@ class Journal:
         self.begin()
         self._database.execute(_UPDATE, (*_changing(job), job.id))
 
-    def delete(self, job_id: str) -> None:
-        """Forget a job."""
+    def delete(self, job_id: str, *, keep_key: bool = True) -> None:
+        """Forget a job; what it was started under is known for as long as StartKeys says."""
         self.begin()
+        if keep_key:
+            self.start_keys.remember(job_id)
         self._database.execute("DELETE FROM job WHERE id = ?", (job_id,))
 
     # -- reading ---------------------------------------------------------------
@@ -203,7 +207,8 @@ class Journal:
     def find_start(self, request: Request) -> Job | None:
         """The job that this, or an earlier request under the owner's request ID, has started.
 
-        Raises InvalidRequest when the job ID is another owner's.
+        Raises InvalidRequest when the job ID is another owner's, and KeyTaken when
+        the request ID has started another job, or one that was removed since.
         """
         job = self.find(request.id)
         if job is not None and job.request.owner != request.owner:
@@ -211,6 +216,10 @@ class Journal:
         if job is None and request.request_id:
             clause = "WHERE owner = ? AND request_id = ?"
             job = next(self._select(clause, request.owner, request.request_id), None)
+            if job is None:
+                self.start_keys.check_free(request)
+        if job is not None:
+            check_same(job.request, request)
         return job
 
     def unfinished(self) -> list[Job]:
