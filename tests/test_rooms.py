@@ -42,7 +42,8 @@ ALLOWED = {
     """,
     "supervisor.output": "supervisor.ipc",
     "supervisor.journal": """
-        supervisor.errors supervisor.host supervisor.ipc supervisor.job supervisor.quotas
+        supervisor.errors supervisor.exact_text supervisor.host supervisor.ipc supervisor.job
+        supervisor.quotas
     """,
     "supervisor.local": """
         supervisor.config supervisor.host supervisor.job supervisor.keeper supervisor.output
@@ -112,7 +113,7 @@ DOORS = {
     "grpc_api.upkeep": "file_watch health memory metrics reload",
     "supervisor.host": "accounting cgroup isolation limits tree users",
     "supervisor.ipc": "client messages requests server snapshot watches",
-    "supervisor.journal": "journal",
+    "supervisor.journal": "journal start_keys",
     "supervisor.keeper": "config launcher logs packets state_lock",
     "supervisor.local": "capture keeper_link live_job placement pool stops",
     "supervisor.output": "follow pump reader recorder segments",
