@@ -59,22 +59,26 @@ class ClientFrames:
 
     def take(self, data: bytes) -> bytes:
         """Return what gRPC is to have of what came in. Raises Http2Abuse."""
+        length = len(data)
         if self._foreign:
             return data
+        if self._content >= length:
+            self._content -= length
+            return data if self._passes else b""
         position = self._skip_preface(data) if self._preface else 0
-        kept = [data[:position]]
-        while position < len(data) and not self._foreign:
+        kept = [data[:position]] if self._closed else []
+        while position < length and not self._foreign:
             if self._content:
-                end = min(len(data), position + self._content)
+                end = min(length, position + self._content)
                 self._content -= end - position
-                if self._passes:
+                if self._closed and self._passes:
                     kept.append(data[position:end])
             else:
-                end = min(len(data), position + _HEADER_BYTES - len(self._header))
+                end = min(length, position + _HEADER_BYTES - len(self._header))
                 self._header += data[position:end]
                 if len(self._header) == _HEADER_BYTES:
                     self._begin(self._header)
-                    if self._passes:
+                    if self._closed and self._passes:
                         kept.append(self._header[self._passed :])
                     self._header, self._passed = b"", 0
             position = end
@@ -90,6 +94,9 @@ class ClientFrames:
         """A frame begins."""
         self._content = length = int.from_bytes(header[:3])
         kind, flags = header[3], header[4]
+        if kind == _DATA and length and not self._closed:
+            # Most of what there is when there is much.
+            return
         stream = int.from_bytes(header[5:]) & 0x7FFFFFFF
         self._passes = not self._closed or bool(self._passed) or stream <= self.last_stream
         if kind == _HEADERS:
