@@ -47,6 +47,7 @@ class Relay:
         self._give_up_name = give_up_name
         self._answered: Callable[[], None] | None = answered
         self._backend: asyncio.Transport | None = None
+        # Which side does not take as fast as it is given.
         self._client_full = False
         self._backend_full = False
         self._replies_unread = False
@@ -56,14 +57,29 @@ class Relay:
     async def start(self, backend: socket.socket) -> None:
         """Begin, over a connected unix socket, which is the relay's from here on."""
         loop = asyncio.get_running_loop()
-        self._backend, _ = await loop.create_unix_connection(self._backend_end, sock=backend)
-        self._client.set_protocol(self._client_end())
+        # Not kept here: the ends lead back to this, and would outlive the connection.
+        at_backend = _End(
+            self._buffer,
+            sent=self._backend_sent,
+            said_all=self._backend_ended,
+            lost=self._backend_closing,
+            full=self._backend_is_full,
+        )
+        at_client = _End(
+            self._buffer,
+            sent=self._client_sent,
+            said_all=self._client_said_all,
+            lost=self._client_said_all,
+            full=self._client_is_full,
+        )
+        self._backend, _ = await loop.create_unix_connection(lambda: at_backend, sock=backend)
+        self._client.set_protocol(at_client)
         if self._client.is_closing():
-            self._client_lost()
+            self._client_said_all()
             return
         # The last packet of a handshake often carries the first request.
         self._carry_up(self._backend)
-        self._read_client()
+        self._flow()
 
     def cut(self) -> None:
         """End both ends now; what is still on its way is lost."""
@@ -99,20 +115,12 @@ class Relay:
         self._client.write(ciphertext)
 
     def _client_said_all(self) -> None:
-        """Nothing more will come from the client."""
-        if self.input_ended.is_set():
-            return
-        self.input_ended.set()
-        self._client.pause_reading()
-        if self._backend is not None and not self._backend.is_closing():
-            self._backend.write_eof()
-
-    def _client_lost(self) -> None:
-        """The client cannot be written to either."""
-        self._client_said_all()
-        # Nobody will drain it; gRPC's end of the connection must be seen all the same.
-        if self._backend is not None:
-            self._backend.resume_reading()
+        """Nothing more will come from the client, which may be gone altogether."""
+        if not self.input_ended.is_set():
+            self.input_ended.set()
+            if self._backend is not None and not self._backend.is_closing():
+                self._backend.write_eof()
+        self._flow()
 
     def _backend_ended(self) -> None:
         """The backend closed the connection, or lost it."""
@@ -124,28 +132,23 @@ class Relay:
         self._give_up_name()
         self._backend_ended()
 
-    def _client_filled(self) -> None:
-        """The client does not read as fast as gRPC writes."""
-        self._client_full = True
-        if self._backend is not None:
-            self._backend.pause_reading()
+    def _client_is_full(self, full: bool) -> None:
+        self._client_full = full
+        self._flow()
 
-    def _client_drained(self) -> None:
-        """The client has caught up."""
-        self._client_full = self._replies_unread = False
-        if self._backend is not None:
-            self._backend.resume_reading()
-        self._read_client()
+    def _backend_is_full(self, full: bool) -> None:
+        self._backend_full = full
+        self._flow()
 
-    def _backend_filled(self) -> None:
-        """The server does not read as fast as the client writes."""
-        self._backend_full = True
-        self._client.pause_reading()
-
-    def _backend_drained(self) -> None:
-        """The server has caught up."""
-        self._backend_full = False
-        self._read_client()
+    def _flow(self) -> None:
+        """Read of each side what the other takes."""
+        if self._backend is None:
+            return
+        self._replies_unread &= self._client_full
+        # Nobody drains a client that is gone; that gRPC ends must be seen all the same.
+        _read(self._backend, wanted=not self._client_full or self._client.is_closing())
+        held = self._backend_full or self._replies_unread or self.input_ended.is_set()
+        _read(self._client, wanted=not held)
 
     def _carry_up(self, backend: asyncio.Transport) -> None:
         try:
@@ -165,35 +168,19 @@ class Relay:
         # answers (RFC 8446, 4.6.3), so these count as well.
         if replies := self._session.outgoing():
             self._client.write(replies)
-            if self._client_full:
-                self._replies_unread = True
-                self._client.pause_reading()
+            self._replies_unread = self._client_full
+            self._flow()
         if self._session.ended:
             self._client_said_all()
 
-    def _client_end(self) -> "_End":
-        return _End(
-            self._buffer,
-            sent=self._client_sent,
-            said_all=self._client_said_all,
-            lost=self._client_lost,
-            full=self._client_filled,
-            drained=self._client_drained,
-        )
 
-    def _backend_end(self) -> "_End":
-        return _End(
-            self._buffer,
-            sent=self._backend_sent,
-            said_all=self._backend_ended,
-            lost=self._backend_closing,
-            full=self._backend_filled,
-            drained=self._backend_drained,
-        )
-
-    def _read_client(self) -> None:
-        if not (self._backend_full or self._replies_unread or self.input_ended.is_set()):
-            self._client.resume_reading()
+def _read(transport: asyncio.Transport, *, wanted: bool) -> None:
+    if transport.is_closing():
+        return
+    if wanted:
+        transport.resume_reading()
+    else:
+        transport.pause_reading()
 
 
 class _End(asyncio.BufferedProtocol):
@@ -206,15 +193,13 @@ class _End(asyncio.BufferedProtocol):
         sent: Callable[[memoryview], None],
         said_all: Callable[[], None],
         lost: Callable[[], None],
-        full: Callable[[], None],
-        drained: Callable[[], None],
+        full: Callable[[bool], None],
     ) -> None:
         self._buffer = buffer
         self._sent = sent
         self._said_all = said_all
         self._lost = lost
         self._full = full
-        self._drained = drained
 
     def get_buffer(self, sizehint: int) -> memoryview:
         del sizehint
@@ -232,7 +217,7 @@ class _End(asyncio.BufferedProtocol):
         self._lost()
 
     def pause_writing(self) -> None:
-        self._full()
+        self._full(True)
 
     def resume_writing(self) -> None:
-        self._drained()
+        self._full(False)
