@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         InvalidRequest,
         KeyTaken,
         NoSuchJob,
+        NotOpen,
         QuotaReached,
         ShuttingDown,
         StateError,
@@ -117,8 +118,6 @@ if TYPE_CHECKING:
     from jobworker.supervisor.library import (
         AsyncJob,
         AsyncJobWorker,
-        Job,
-        JobWorker,
     )
     from jobworker.supervisor.output.follow import (
         CHUNK_BYTES,
@@ -133,6 +132,10 @@ if TYPE_CHECKING:
         STDERR,
         STDOUT,
     )
+    from jobworker.supervisor.threaded import (
+        Job,
+        JobWorker,
+    )
 
 _HOME = {
     "Account": "host.users",
@@ -146,9 +149,9 @@ _HOME = {
     "Exhausted": "errors",
     "Gap": "output.reader",
     "InvalidRequest": "errors",
-    "Job": "library",
+    "Job": "threaded",
     "JobSnapshot": "ipc.snapshot",
-    "JobWorker": "library",
+    "JobWorker": "threaded",
     "KeeperConfig": "keeper.config",
     "KeyTaken": "errors",
     "Limits": "host.limits",
@@ -156,6 +159,7 @@ _HOME = {
     "MAX_OUTPUT_BYTES": "ipc.requests",
     "MIN_OUTPUT_BYTES": "ipc.requests",
     "NoSuchJob": "errors",
+    "NotOpen": "errors",
     "OutputLimit": "job",
     "Overflow": "job",
     "PR_SET_NO_NEW_PRIVS": "keeper.launcher",
@@ -225,6 +229,7 @@ __all__ = [
     "Limits",
     "Line",
     "NoSuchJob",
+    "NotOpen",
     "OutputLimit",
     "Overflow",
     "Profile",

@@ -1,14 +1,14 @@
-"""Running jobs from a Python program: no server, no gRPC, the same supervisor."""
+"""Running jobs from a Python program with asyncio: no server, no gRPC, the same supervisor."""
 
 import asyncio
-import contextlib
 import os
 import subprocess
-import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
+from weakref import WeakSet
 
 import msgspec
 import uuid_utils
@@ -17,7 +17,7 @@ from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor.config import SupervisorConfig
 from jobworker.supervisor.control import SUPERVISOR_TARGET, spawn_keeper
-from jobworker.supervisor.errors import SupervisorUnavailable
+from jobworker.supervisor.errors import NotOpen, SupervisorUnavailable
 from jobworker.supervisor.exact_text import to_bytes
 from jobworker.supervisor.host.limits import NO_LIMITS, Limits
 from jobworker.supervisor.ipc.client import SupervisorClient
@@ -33,7 +33,26 @@ from jobworker.supervisor.output.reader import Chunk, Gap
 OWNER = "library"
 EVERYTHING = Selection()
 
-_T = TypeVar("_T")
+# An argument, a path, the value of a variable.
+Text = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+
+class _Phase(Enum):
+    NEW = "not entered yet"
+    OPEN = "within its block"
+    ENDED = "after its block"
+
+
+# Those that are open in this process; a fork has them, too, but not their service.
+_workers: "WeakSet[AsyncJobWorker]" = WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for worker in _workers:
+        worker.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class AsyncJob:
@@ -65,7 +84,7 @@ class AsyncJob:
         """Signal the main process, or every process of the job. Raises AlreadyEnded."""
         await self._worker.client.signal(self.id, number, to_all=to_all)
 
-    async def output(self, selection: Selection = EVERYTHING) -> AsyncIterator[Chunk | Gap]:
+    async def output(self, selection: Selection = EVERYTHING) -> AsyncGenerator[Chunk | Gap]:
         """The output, by default from its first byte to its end; gaps in place of what is gone."""
         async with self._worker.client.watch(self.id) as watched:
             directory = self._worker.output_directory(self.id)
@@ -86,9 +105,56 @@ class AsyncJobWorker:
         values = {"state_dir": str(Path(state_dir).absolute()), **settings}
         self._config = msgspec.convert(values, SupervisorConfig)
         self._keeper: subprocess.Popen[bytes] | None = None
-        self.client: SupervisorClient
+        self._phase = _Phase.NEW
+        self._client: SupervisorClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = os.getpid()
+
+    @property
+    def client(self) -> SupervisorClient:
+        """What talks to the supervisor. Raises NotOpen where that cannot be done."""
+        self.check_open()
+        if asyncio.get_running_loop() is not self._loop:
+            raise NotOpen(
+                "this worker belongs to the event loop it was entered on, and this is another: "
+                "use it there, or a JobWorker, which has a loop of its own"
+            )
+        assert self._client is not None  # noqa: S101 - there is one while it is open
+        return self._client
+
+    def check_open(self) -> None:
+        """Raise NotOpen outside of the `with` block, and in a process forked within it."""
+        if self._phase is _Phase.NEW:
+            raise NotOpen(
+                "this worker is not open yet: use it within a block, "
+                "`with JobWorker(...) as worker:` (`async with` for AsyncJobWorker)"
+            )
+        if self._phase is _Phase.ENDED:
+            raise NotOpen(
+                "this worker ended with its `with` block: its records are in "
+                f"{self._config.state_dir}, which a new one opens again"
+            )
+        if self.forked:
+            raise NotOpen(
+                "this process was forked from the one that opened the worker: use it there, "
+                "or open one here, with a state_dir of its own"
+            )
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a fork (os.fork) of the process that opened the worker."""
+        return os.getpid() != self._process
+
+    def leave_to_parent(self) -> None:
+        """In a forked child, let go of what makes the service live as long as the process."""
+        if self._client is not None:
+            self._client.abandon()
 
     async def __aenter__(self) -> Self:
+        if self._phase is not _Phase.NEW:
+            raise NotOpen("a worker is entered once: make another one")
+        self._loop = asyncio.get_running_loop()
+        self._process = os.getpid()
         ours, theirs = packets.pair()
         config = KeeperConfig(
             self._config.state_dir,
@@ -97,11 +163,21 @@ class AsyncJobWorker:
             theirs.fileno(),
             {},
         )
-        with theirs:
-            self._keeper = spawn_keeper(config)
-        self.client = SupervisorClient(ours)
-        self.client.open()
-        await self._ready()
+        try:
+            with theirs:
+                self._keeper = spawn_keeper(config)
+        except BaseException:
+            ours.close()
+            raise
+        self._client = SupervisorClient(ours)
+        self._client.open()
+        self._phase = _Phase.OPEN
+        _workers.add(self)
+        try:
+            await self._ready()
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def _ready(self) -> None:
@@ -112,7 +188,6 @@ class AsyncJobWorker:
         gone.cancel()
         if not probe.done():
             probe.cancel()
-            await self._close()
             raise SupervisorUnavailable(
                 f"no supervisor could be started on {self._config.state_dir}: "
                 "the lines above from the keeper say why"
@@ -125,14 +200,21 @@ class AsyncJobWorker:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._close()
+        await self.close()
 
-    async def _close(self) -> None:
-        """Close the keeper's socket, which tells it to stop, and wait for it."""
-        keeper = self._keeper
-        self.client.close()
-        if keeper is not None:
-            await asyncio.to_thread(keeper.wait)
+    async def close(self) -> None:
+        """Close the keeper's socket, which tells it to stop, and wait for it.
+
+        Does nothing outside of the block, nor in a forked child.
+        """
+        if self._phase is not _Phase.OPEN or self.forked:
+            return
+        self._phase = _Phase.ENDED
+        _workers.discard(self)
+        if self._client is not None:
+            self._client.close()
+        if self._keeper is not None:
+            await asyncio.to_thread(self._keeper.wait)
 
     def output_directory(self, job_id: str) -> Path:
         """Where a job's segments are."""
@@ -140,27 +222,30 @@ class AsyncJobWorker:
 
     async def start(
         self,
-        argv: Sequence[str],
+        argv: Sequence[Text],
         *,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        env: Mapping[str, Text] | None = None,
+        cwd: Text | None = None,
         grace: float | None = None,
         limits: Limits = NO_LIMITS,
         stop: StopWay = DEFAULT_STOP,
     ) -> AsyncJob:
         """Run a program. Raises CannotExecute with the errno of what failed.
 
-        What is not UTF-8 in a text is as os.fsdecode gives it.
+        What is not UTF-8 in a text is as os.fsdecode gives it, or bytes.
         Raises CannotPlace for limits that this host cannot keep. `stop` is how a
         stop of it begins.
         """
         request = pb.StartRequest(
-            rawArguments=map(to_bytes, argv),
+            rawArguments=_arguments(argv),
             rawEnvironment=[
-                pb.RawVariable(name=to_bytes(name), value=to_bytes(value))
+                pb.RawVariable(
+                    name=_bytes("the name of a variable", name),
+                    value=_bytes(f"the variable {name}", value),
+                )
                 for name, value in (env or {}).items()
             ],
-            rawWorkingDirectory=to_bytes(cwd or self._config.working_directory),
+            rawWorkingDirectory=_bytes("cwd", cwd or self._config.working_directory),
             graceSeconds=self._config.grace_seconds if grace is None else grace,
             timeoutSeconds=limits.timeout,
             limits=limits_message(limits),
@@ -179,98 +264,24 @@ class AsyncJobWorker:
         return await self.client.list(ipc.List(running=running, limit=limit))
 
 
-class Job:
-    """AsyncJob for programs without asyncio; see there."""
-
-    def __init__(self, worker: "JobWorker", job: AsyncJob) -> None:
-        self._worker = worker
-        self._job = job
-        self.id = job.id
-
-    def status(self) -> JobSnapshot:
-        """The job as it is now. Raises NoSuchJob."""
-        return self._worker.run(self._job.status())
-
-    def wait(self) -> JobSnapshot:
-        """The job once its main process has ended."""
-        return self._worker.run(self._job.wait())
-
-    def stop(self, grace: float | None = None, way: StopWay = AS_EVER) -> JobSnapshot:
-        """End the whole tree; returns when none of it is left."""
-        return self._worker.run(self._job.stop(grace, way))
-
-    def signal(self, number: int, *, to_all: bool = False) -> None:
-        """Signal the main process, or every process of the job. Raises AlreadyEnded."""
-        self._worker.run(self._job.signal(number, to_all=to_all))
-
-    def output(self, selection: Selection = EVERYTHING) -> Iterator[Chunk | Gap]:
-        """The output, by default from its first byte to its end; gaps in place of what is gone."""
-        pieces = self._job.output(selection)
-        with contextlib.suppress(StopAsyncIteration):
-            while True:
-                yield self._worker.run(_next(pieces))
+def _arguments(argv: Sequence[Text]) -> list[bytes]:
+    """The program and its arguments. Raises TypeError for one text in place of many."""
+    if isinstance(argv, str | bytes | os.PathLike):
+        raise TypeError(
+            f"argv is a list such as {_split(argv)!r}, not the one text {argv!r}: "
+            'no shell reads it; for one, start ["sh", "-c", ...]'
+        )
+    return [_bytes(f"argv[{place}]", word) for place, word in enumerate(argv)]
 
 
-async def _next(pieces: AsyncIterator[Chunk | Gap]) -> Chunk | Gap:
-    return await anext(pieces)
+def _split(text: Text) -> list[str]:
+    return os.fsdecode(text).split() or ["true"]
 
 
-class JobWorker:
-    """AsyncJobWorker for programs without asyncio: its event loop runs in a thread of its own."""
-
-    def __init__(self, state_dir: str | os.PathLike[str], **settings: object) -> None:
-        """`settings` are the fields of SupervisorConfig."""
-        self._worker = AsyncJobWorker(state_dir, **settings)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-
-    def run(self, coroutine: Coroutine[object, object, _T]) -> _T:
-        """Run it on the worker's loop and give its result."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        try:
-            self.run(self._worker.__aenter__())
-        except BaseException:
-            self._end_loop()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            self.run(self._worker.__aexit__(kind, error, traceback))
-        finally:
-            self._end_loop()
-
-    def _end_loop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def start(
-        self,
-        argv: Sequence[str],
-        *,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        grace: float | None = None,
-        limits: Limits = NO_LIMITS,
-        stop: StopWay = DEFAULT_STOP,
-    ) -> Job:
-        """Run a program; see AsyncJobWorker.start."""
-        started = self._worker.start(argv, env=env, cwd=cwd, grace=grace, limits=limits, stop=stop)
-        return Job(self, self.run(started))
-
-    def job(self, job_id: str) -> Job:
-        """A job of this or an earlier run of the program, by its ID."""
-        return Job(self, self._worker.job(job_id))
-
-    def list(self, *, running: bool = False, limit: int = 100) -> "list[JobSnapshot]":
-        """At most `limit` (1 to 1000) jobs, newest first."""
-        return self.run(self._worker.list(running=running, limit=limit))
+def _bytes(what: str, text: Text) -> bytes:
+    plain = os.fspath(text) if isinstance(text, os.PathLike) else text
+    if isinstance(plain, str):
+        return to_bytes(plain)
+    if isinstance(plain, bytes):
+        return plain
+    raise TypeError(f"{what} is {text!r}, of type {type(text).__name__}: it must be a text")

@@ -57,10 +57,14 @@ ALLOWED = {
         proto supervisor.config supervisor.control supervisor.errors supervisor.exact_text
         supervisor.host supervisor.ipc supervisor.job supervisor.keeper supervisor.output
     """,
+    "supervisor.threaded": """
+        supervisor.errors supervisor.host supervisor.ipc supervisor.job supervisor.library
+        supervisor.output
+    """,
     "supervisor": """
         supervisor.config supervisor.control supervisor.errors supervisor.exact_text
         supervisor.host supervisor.ipc supervisor.job supervisor.keeper supervisor.library
-        supervisor.output
+        supervisor.output supervisor.threaded
     """,
     "authz": "",
     "authz.ca": "authz",

@@ -61,6 +61,10 @@ class SupervisorClient:
             self._protocol.close()
         self._fail_all()
 
+    def abandon(self) -> None:
+        """In a forked child: let the parent's end be the last, and touch nothing of its loop."""
+        self._control.close()
+
     # -- requests ----------------------------------------------------------------
 
     async def start(self, request: ipc.Start) -> JobSnapshot:
@@ -205,3 +209,4 @@ class SupervisorClient:
         for _, answer in self._unanswered.values():
             if not answer.done():
                 answer.set_exception(SupervisorUnavailable("the connection was closed"))
+        self._watches.end(SupervisorUnavailable("the connection was closed"))

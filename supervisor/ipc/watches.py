@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from jobworker.proto import ipc_pb2 as ipc
-from jobworker.supervisor.errors import NoSuchJob
+from jobworker.supervisor.errors import NoSuchJob, SupervisorError
 from jobworker.supervisor.ipc.snapshot import JobSnapshot
 
 
@@ -15,7 +15,8 @@ class Watched:
     def __init__(self) -> None:
         self.job: JobSnapshot | None = None
         self.users = 0
-        self._removed = False
+        # Why there will be no more news.
+        self._over: SupervisorError | None = None
         self._waiters: dict[asyncio.Future[None], None] = {}
 
     def update(self, job: JobSnapshot) -> None:
@@ -23,9 +24,9 @@ class Watched:
         self.job = job
         self._wake()
 
-    def remove(self) -> None:
-        """Take in that there is no such job any more."""
-        self._removed = True
+    def end(self, why: SupervisorError) -> None:
+        """Take in that there will be no more news; whoever waits for some raises that."""
+        self._over = why
         self._wake()
 
     def _wake(self) -> None:
@@ -35,10 +36,13 @@ class Watched:
                 waiter.set_result(None)
 
     async def until(self, condition: Callable[[JobSnapshot], bool]) -> JobSnapshot:
-        """The job as soon as the condition holds for it. Raises NoSuchJob once it is removed."""
+        """The job as soon as the condition holds for it.
+
+        Raises NoSuchJob once it is removed, SupervisorUnavailable once the client is closed.
+        """
         while self.job is None or not condition(self.job):
-            if self._removed:
-                raise NoSuchJob("the job has been removed")
+            if self._over is not None:
+                raise self._over
             waiter = asyncio.get_running_loop().create_future()
             self._waiters[waiter] = None
             try:
@@ -97,4 +101,9 @@ class Watches:
         """Take in that there is no such job any more."""
         watched = self._by_id.get(job_id)
         if watched is not None:
-            watched.remove()
+            watched.end(NoSuchJob("the job has been removed"))
+
+    def end(self, why: SupervisorError) -> None:
+        """Take in that nothing more will be heard of any job."""
+        for watched in self._by_id.values():
+            watched.end(why)
