@@ -3,6 +3,7 @@
 The keeper's environment says how, so that all three processes do the same.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -18,9 +19,13 @@ def log_environment(form: str, level: str) -> dict[str, str]:
 
 
 def say(process: str, text: str, level: str = "info") -> None:
-    """Write a line in the name of a process, unless its level is too low."""
+    """Write a line in the name of a process, unless its level is too low.
+
+    Where stderr is closed, full, or read by nobody, it is lost: no job is to end for that.
+    """
     if LEVELS.index(level) >= LEVELS.index(_lowest()):
-        print(_line(process, level, text), file=sys.stderr, flush=True)  # noqa: T201
+        with contextlib.suppress(OSError):
+            print(_line(process, level, text), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def log_to_stderr(process: str) -> None:
