@@ -112,7 +112,7 @@ DOORS = {
     "authz.workbench": "diff explanation lint",
     "cli.display": "fields job lines progress rights sink table usage",
     "grpc_api.edge": "admission credentials edge output_connection peers tls",
-    "grpc_api.guard": "access audit_trail call_counter guard job_trail refusal rules",
+    "grpc_api.guard": "access audit_trail call_counter fields guard job_trail refusal rules",
     "grpc_api.service": "output_service service",
     "grpc_api.upkeep": "file_watch health memory metrics reload",
     "supervisor.host": "accounting cgroup isolation limits tree users",

@@ -6,8 +6,9 @@ from jobworker.authz.identity import Identity
 from jobworker.authz.policy.rights import Right, rights_of
 from jobworker.authz.policy.rules import ACTIONS
 from jobworker.grpc_api.guard.access import Access, Verdict, argv_of_start
+from jobworker.grpc_api.guard.fields import check_fields
 from jobworker.grpc_api.guard.guard import Call
-from jobworker.grpc_api.guard.refusal import invalid
+from jobworker.grpc_api.guard.refusal import contract_name, invalid
 from jobworker.grpc_api.service.orders import StartOrders
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor import Profile, limits_message
@@ -27,9 +28,12 @@ async def can_i(
         return pb.CanIResponse(allowed=False, reason=str(verdict.error))
     if request.action == "start":
         # Rights are not all: what else Start asks is asked, in the same order.
+        check_fields(request.start)
         order = orders.order(call.identity, str(uuid7()), request.start)
-        if refusal := await access.supervisor.may_start(order):
-            return pb.CanIResponse(allowed=False, reason=refusal)
+        refusal, field = await access.supervisor.may_start(order)
+        if refusal:
+            where = f" ({contract_name(field, request)})" if field else ""
+            return pb.CanIResponse(allowed=False, reason=refusal + where)
     assert verdict.decision is not None  # noqa: S101 - without an error there is one
     return pb.CanIResponse(allowed=True, reason=verdict.decision.reason)
 

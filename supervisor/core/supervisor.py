@@ -25,7 +25,7 @@ from jobworker.supervisor.errors import (
 from jobworker.supervisor.host.accounting import ExitUsage
 from jobworker.supervisor.host.cgroup import JobCgroups
 from jobworker.supervisor.ipc import requests
-from jobworker.supervisor.ipc.messages import job_message, words_of
+from jobworker.supervisor.ipc.messages import job_message
 from jobworker.supervisor.ipc.server import Client, Clients
 from jobworker.supervisor.job import (
     AS_EVER,
@@ -192,8 +192,8 @@ class Supervisor:
             self._quotas.admit(request, call.quotas)
             self.starts.begin(request, outcome)
 
-    def _why_not_start(self, call: requests.MayStart) -> str:
-        """What `_start` would refuse with now; empty if it would start or find a job."""
+    def _why_not_start(self, call: requests.MayStart) -> SupervisorError | None:
+        """What `_start` would refuse with now; None if it would start or find a job."""
         request = _with_fingerprint(call.request)
         try:
             known = self.starts.pending(request) or self._journal.find_start(request)
@@ -202,8 +202,8 @@ class Supervisor:
                 self._quotas.check(request, call.quotas)
                 self.starts.check(request)
         except SupervisorError as error:
-            return words_of(error)
-        return ""
+            return error
+        return None
 
     def _check_serving(self) -> None:
         if self._stopping:

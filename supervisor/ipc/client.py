@@ -71,9 +71,13 @@ class SupervisorClient:
         """Start a job, or find the one this request started before."""
         return await self._one(ipc.Request(start=request))
 
-    async def may_start(self, request: ipc.Start) -> str:
-        """Why a job would not be started now, empty if it would. Raises InvalidRequest."""
-        return (await self._call(ipc.Request(may_start=request))).refusal
+    async def may_start(self, request: ipc.Start) -> tuple[str, str]:
+        """Why a job would not be started now, and the field that is why, if it is one.
+
+        Both empty if it would be. Raises InvalidRequest.
+        """
+        reply = await self._call(ipc.Request(may_start=request))
+        return reply.refusal, reply.field
 
     async def stop(
         self, job_id: str, grace: float | None = None, way: StopWay = AS_EVER

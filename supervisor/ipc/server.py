@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.supervisor.errors import InvalidRequest, SupervisorBug, SupervisorError
 from jobworker.supervisor.ipc import requests
-from jobworker.supervisor.ipc.messages import error_reply
+from jobworker.supervisor.ipc.messages import error_reply, words_of
 from jobworker.supervisor.ipc.wire import FrameProtocol
 from jobworker.supervisor.job import State
 
@@ -62,9 +62,13 @@ class Client:
         told = [ipc.Owner(owner=owner, tenant=tenant) for owner, tenant in owners]
         self._send(ipc.Event(reply=ipc.Reply(seq=seq, owners=told)))
 
-    def say_whether(self, seq: int, refusal: str) -> None:
-        """Answer whether something would be done: why not, or empty."""
-        self._send(ipc.Event(reply=ipc.Reply(seq=seq, refusal=refusal)))
+    def say_whether(self, seq: int, refusal: SupervisorError | None) -> None:
+        """Answer whether something would be done: None if it would, or why not."""
+        reply = ipc.Reply(seq=seq)
+        if refusal is not None:
+            reply.refusal = words_of(refusal)
+            reply.field = getattr(refusal, "field", "")
+        self._send(ipc.Event(reply=reply))
 
     def refuse(self, seq: int, error: SupervisorError) -> None:
         """Answer a request with an error."""

@@ -65,8 +65,9 @@ def test_something_else_under_the_key_is_refused(site: Site) -> None:
                     await worker.client.start(start("echo", "one", **fields))
             with pytest.raises(KeyTaken, match="another command, grace period and limits"):
                 await worker.client.start(start("a", graceSeconds=1, timeoutSeconds=2))
-            assert (await worker.client.may_start(start("echo", "two"))).startswith("the request")
-            assert await worker.client.may_start(start("echo", "one")) == ""
+            refusal, _ = await worker.client.may_start(start("echo", "two"))
+            assert refusal.startswith("the request")
+            assert await worker.client.may_start(start("echo", "one")) == ("", "")
             assert len(await worker.list()) == 1
             # Another's key is another key.
             theirs = await worker.client.start(start("echo", "two", owner="somebody-else"))
