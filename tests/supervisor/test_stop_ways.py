@@ -1,5 +1,6 @@
 """How a stop begins: with which signal, to whom; and signals to whole trees."""
 
+import asyncio
 import signal
 import sys
 from pathlib import Path
@@ -146,11 +147,16 @@ def test_main_that_ignores_it_is_killed_with_all(site: Site, isolated: dict[str,
 
 def test_a_second_stop_by_another_way_is_told_at_once(site: Site) -> None:
     script = "trap '' TERM; trap 'exit 5' INT; echo up; while :; do sleep 0.05; done"
-    with site.worker() as worker:
-        job = worker.start(["sh", "-c", script], grace=1000)
-        written(job, b"up\n")
-        worker.run(job._worker._worker.client.stop(job.id))
-        assert job.stop(way=StopWay(signal.SIGINT)).exit_code == 5
+
+    async def scenario() -> None:
+        async with site.async_worker() as worker:
+            job = await worker.start(["sh", "-c", script], grace=1000)
+            async for _ in job.output():
+                break
+            await worker.client.stop(job.id)
+            assert (await job.stop(way=StopWay(signal.SIGINT))).exit_code == 5
+
+    asyncio.run(scenario())
 
 
 def test_stopped_processes_are_woken(site: Site) -> None:
