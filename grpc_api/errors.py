@@ -37,6 +37,14 @@ class ConfigError(ApiError):
     """The server's settings cannot be used; the message names the file and the setting."""
 
 
+class BadAddress(ConfigError):
+    """A setting is no address to listen on; `setting` is its name, such as metrics.listen."""
+
+    def __init__(self, setting: str, problem: str) -> None:
+        super().__init__(f"{setting}: {problem}")
+        self.setting = setting
+
+
 class UndeclaredMethod(ApiError):
     """A method of the service has no declared action: nobody decided who may call it."""
 

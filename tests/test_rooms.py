@@ -71,7 +71,7 @@ ALLOWED = {
     "authz.policy": "authz",
     "authz.workbench": "authz authz.policy",
     "authz.audit": "authz authz.policy",
-    "grpc_api": "proto supervisor",
+    "grpc_api": "authz proto supervisor",
     "grpc_api.edge": "authz grpc_api proto",
     "grpc_api.guard": "authz authz.audit authz.policy grpc_api proto supervisor",
     "grpc_api.service": """

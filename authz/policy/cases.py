@@ -22,9 +22,10 @@ from jobworker.authz.identity import Identity
 from jobworker.authz.names import objection_to_name
 from jobworker.authz.policy.judge import JobFacts
 from jobworker.authz.policy.policy import Decision, Policy
-from jobworker.authz.policy.rules import ACTIONS, COVERED, Place, PolicyError
-from jobworker.authz.policy.statements import Text, near
+from jobworker.authz.policy.rules import ACTIONS, COVERED, PolicyError
+from jobworker.authz.policy.statements import Text
 from jobworker.authz.policy.yaml_nodes import Entries, NodeReader, parse
+from jobworker.authz.yaml_text import Place, near
 
 _KEYS = ("who", "may", "may-not", "job", "command", "arguments")
 _NEVER = datetime.max.replace(tzinfo=UTC)

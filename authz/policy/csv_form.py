@@ -14,12 +14,12 @@ from jobworker.authz.policy.rules import (
     ANY_COMMAND,
     EVERYWHERE,
     Grant,
-    Place,
     PolicyError,
     Rule,
     Statements,
 )
-from jobworker.authz.policy.statements import RuleTexts, Text, checked, grant, near, rule
+from jobworker.authz.policy.statements import RuleTexts, Text, checked, grant, rule
+from jobworker.authz.yaml_text import Place, near
 
 _FIELD = re.compile(
     r"""(?>\s*)(?:"(?P<quoted>(?:[^"]|"")*)"\s*|(?P<plain>[^",][^,]*|))(?P<end>,|$)"""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from jobworker.authz.errors import AuthzError
+from jobworker.authz.yaml_text import Place
 
 ACTIONS = ("start", "stop", "signal", "status", "output", "list")
 # What a rule may name as its action -> the actions it covers.
@@ -21,18 +22,6 @@ NOBODY = "nobody"
 EVERYWHERE = "*"
 ANY_COMMAND = "**"
 ANY_ARGUMENTS = "**"
-
-
-class Place(NamedTuple):
-    """A position in a file; line and column count from 1."""
-
-    file: str
-    line: int
-    column: int
-
-    def __str__(self) -> str:
-        """Return `file:line`."""
-        return f"{self.file}:{self.line}"
 
 
 class PolicyError(AuthzError):

@@ -1,6 +1,5 @@
 """What rules and grants must look like, whatever file they are read from."""
 
-import difflib
 import graphlib
 import shlex
 from collections.abc import Iterable
@@ -19,11 +18,11 @@ from jobworker.authz.policy.rules import (
     EVERYWHERE,
     NOBODY,
     Grant,
-    Place,
     PolicyError,
     Rule,
     Statements,
 )
+from jobworker.authz.yaml_text import Place, near
 
 _KINDS = ("cn", "ou", "role")
 
@@ -33,15 +32,6 @@ class Text(NamedTuple):
 
     text: str
     place: Place
-
-
-def near(text: str, known: Iterable[str]) -> str:
-    """Return `did you mean ...?` for what `text` may be a slip of, else what is known."""
-    names = sorted(known)
-    found = difflib.get_close_matches(text, names, n=1)
-    if found:
-        return f"did you mean {found[0]}?"
-    return f"known are {', '.join(names)}" if len(names) <= 12 else ""
 
 
 class RuleTexts(NamedTuple):

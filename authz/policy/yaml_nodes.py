@@ -7,13 +7,9 @@ from collections.abc import Sequence
 
 import yaml
 
-from jobworker.authz.policy.rules import Place, PolicyError
-from jobworker.authz.policy.statements import Text, near
-
-# libyaml is ten times faster, and not in every build of PyYAML.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# `jobs: {ou}/{cn}` begins a mapping, and `allow: *` an alias, until it is quoted.
-_QUOTE = 'quote what begins with {, [ or *, such as "{ou}/{cn}"'
+from jobworker.authz.policy.rules import PolicyError
+from jobworker.authz.policy.statements import Text
+from jobworker.authz.yaml_text import QUOTE, NotYaml, Place, compose, near, place_of
 
 Entries = dict[str, tuple[Text, yaml.Node]]
 
@@ -25,16 +21,11 @@ def parse(text: str, file: str) -> yaml.Node | None:
         PolicyError: It is not one YAML document.
     """
     try:
-        return yaml.compose(text, _LOADER)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = Place(file, mark.line + 1, mark.column + 1) if mark else None
-        line = text.splitlines()[mark.line] if mark and mark.line < text.count("\n") else ""
-        hint = _QUOTE if any(char in line for char in "{[*") else ""
-        raise PolicyError(f"not YAML: {error.problem}", place, hint, file=file) from error
-    except (yaml.YAMLError, RecursionError) as error:
-        problem = " ".join(str(error).split())
-        raise PolicyError(f"not YAML: {problem}", file=file) from error
+        return compose(text, file)
+    except NotYaml as error:
+        raise PolicyError(
+            f"not YAML: {error.problem}", error.place, error.hint, file=file
+        ) from error
 
 
 class NodeReader:
@@ -48,12 +39,12 @@ class NodeReader:
 
     def place(self, node: yaml.Node) -> Place:
         """Return where the node begins."""
-        return Place(self._file, node.start_mark.line + 1, node.start_mark.column + 1)
+        return place_of(node, self._file)
 
     def text(self, node: yaml.Node, label: str) -> Text:
         """Return the one text that the node is."""
         if not isinstance(node, yaml.ScalarNode):
-            raise PolicyError(f"{label} must be a text", self.place(node), _QUOTE)
+            raise PolicyError(f"{label} must be a text", self.place(node), QUOTE)
         return Text(node.value, self.place(node))
 
     def texts(self, node: yaml.Node, label: str) -> list[Text]:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import msgspec
 
 from jobworker.authz.policy.in_force import load_tested
-from jobworker.authz.policy.rules import ANY_COMMAND, Place, PolicyError, Rule, Statements
+from jobworker.authz.policy.rules import ANY_COMMAND, PolicyError, Rule, Statements
+from jobworker.authz.yaml_text import Place
 
 
 class Examined(msgspec.Struct, frozen=True):

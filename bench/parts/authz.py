@@ -22,10 +22,10 @@ from jobworker.authz.policy.rules import (
     ANY_ARGUMENTS,
     ANY_COMMAND,
     Grant,
-    Place,
     Rule,
     Statements,
 )
+from jobworker.authz.yaml_text import Place
 
 SMALL, LARGE = 10, 10_000
 GOAL_P50, GOAL_P99, GOAL_RATIO = 100.0, 500.0, 2.0

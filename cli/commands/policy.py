@@ -122,9 +122,9 @@ def explain(
     with _telling():
         from jobworker.authz.policy.cases import parse_identity, parse_job
         from jobworker.authz.policy.policy import load_policy
-        from jobworker.authz.policy.rules import Place
         from jobworker.authz.policy.statements import Text
         from jobworker.authz.workbench.explanation import explain as explained
+        from jobworker.authz.yaml_text import Place
 
         identity = parse_identity(Text(who, Place("--as", 1, 1)))
         program = command[0] if command else ""

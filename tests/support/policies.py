@@ -13,11 +13,11 @@ from jobworker.authz.policy.rules import (
     ANY_COMMAND,
     COVERED,
     Grant,
-    Place,
     Rule,
     Statements,
 )
 from jobworker.authz.policy.yaml_form import read_yaml
+from jobworker.authz.yaml_text import Place
 
 EXPIRY = datetime(2040, 1, 1, tzinfo=UTC)
 HERE = Place("policy", 1, 1)
