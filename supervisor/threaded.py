@@ -76,13 +76,15 @@ class JobWorker:
             raise
         return self._call(coroutine)
 
-    def _call(self, coroutine: Coroutine[object, object, _T]) -> _T:
+    def _call(self, coroutine: Coroutine[object, object, _T], *, opening: bool = False) -> _T:
         call = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return call.result()
         except (CancelledError, SupervisorUnavailable):
-            # The block may have ended while this waited in another thread.
-            self._worker.check_open()
+            # The block may have ended while this waited in another thread. Of one that
+            # could not even begin, the reason is the better error.
+            if not opening:
+                self._worker.check_open()
             raise
         except BaseException:
             # Such as KeyboardInterrupt, which reaches this thread alone.
@@ -103,7 +105,7 @@ class JobWorker:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         try:
-            self._call(self._worker.__aenter__())
+            self._call(self._worker.__aenter__(), opening=True)
         except BaseException:
             self._call(self._worker.close())
             self._end_loop()
