@@ -2,7 +2,8 @@
 
 The profile `private` runs the job below two processes of bubblewrap: one
 outside, which is the job's main process for everybody else, and one inside,
-which is process 1 there; the job's program is the first child of that one.
+which is process 1 there; its first child is the one of inside.py, whose first
+child is the job's program.
 """
 
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from jobworker.supervisor.errors import CannotPlace
+from jobworker.supervisor.host import inside
 from jobworker.supervisor.host.users import Account
 
 # Not the tenant's PATH: what is found there runs outside the isolation.
@@ -151,6 +153,19 @@ def program_of(wrapper: int) -> int | None:
 
     /proc/PID/task/TID/children (proc(5)) has the oldest child first.
     """
+    first = _first_in(wrapper)
+    # Of a job that was started without a teller, it is the program.
+    return _first_child(first) if first is not None and inside.is_teller(first) else first
+
+
+def told_by(wrapper: int) -> int:
+    """Where the teller below a private job's main process tells the end; -1 if there is none."""
+    first = _first_in(wrapper)
+    return -1 if first is None else inside.told_of(first)
+
+
+def _first_in(wrapper: int) -> int | None:
+    """What bubblewrap has executed in the sandbox."""
     inner = _first_child(wrapper)
     return None if inner is None else _first_child(inner)
 

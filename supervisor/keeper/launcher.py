@@ -33,6 +33,8 @@ _prctl = ctypes.CDLL(None, use_errno=True).prctl
 # programs that use select(2), or close all that may be open, count on the lower.
 _OPEN_FILES, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
 
+# Variables that the dynamic loader acts on (ld.so(8)): the program's alone.
+_LOADERS = ("LD_", "GLIBC_TUNABLES", "MALLOC_")
 # Characters of the program's name in an error.
 _SHOWN = 300
 # The exit status of a launcher that could not execute its job's program.
@@ -79,9 +81,10 @@ def run(control: socket.socket, stdout: int, stderr: int, cgroup: str) -> None:
     `control` is the supervisor's, `stdout` and `stderr` the write ends of the
     job's pipes; `cgroup` is the directory of a cgroup to join, or empty. First
     it says ("ready", pid, start time in clock ticks) with a pidfd of itself.
-    Then it takes ("launch",) with the spec (JSON in a memfd). When the program
-    is executing, `control` closes; when it cannot be, it first says ("failed",
-    errno, step); a step that begins with "execute " is that of the program itself.
+    Then it takes ("launch",) with the spec (JSON in a memfd), and what there is
+    for `_execute`. When the program is executing, `control` closes; when it
+    cannot be, it first says ("failed", errno, step); a step that begins with
+    "execute " is that of the program itself.
     """
     status = FAILED
     step = "prepare"
@@ -103,7 +106,7 @@ def run(control: socket.socket, stdout: int, stderr: int, cgroup: str) -> None:
         if orders is None:
             status = 0
             return
-        _, (spec_fd,) = orders
+        _, (spec_fd, *inside) = orders
         spec = Spec.from_memfd(spec_fd)
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         step = "give up the service's privileges"
@@ -111,7 +114,7 @@ def run(control: socket.socket, stdout: int, stderr: int, cgroup: str) -> None:
         step = f"change to directory {spec.cwd[:_SHOWN]}"
         os.chdir(_bytes(spec.cwd))
         step = f"execute {spec.argv[0][:_SHOWN]}"
-        _execute(spec)
+        _execute(spec, inside)
     except OSError as error:
         packets.send(control, ("failed", error.errno or 0, step))
     except BaseException as error:  # noqa: BLE001 - this process has no caller to raise to
@@ -144,16 +147,27 @@ def _confine(spec: Spec) -> None:
     os.umask(spec.umask)
 
 
-def _execute(spec: Spec) -> None:
-    """Replace this process by the job's program, or by the sandbox that runs it."""
+def _execute(spec: Spec, inside: Sequence[int] = ()) -> None:
+    """Replace this process by the job's program, or by the sandbox that runs it.
+
+    `inside` are the descriptors of a program that tells how the job's ended
+    (host/inside.c), and of the file that it tells it in, or none.
+    """
     argv = list(map(_bytes, spec.argv))
     if not spec.sandbox:
         os.execvpe(argv[0], argv, {_bytes(name): _bytes(text) for name, text in spec.env.items()})
     # Bubblewrap is executed whatever it is to execute, so that is looked at here.
     _check_program(argv[0], _bytes(spec.env.get("PATH", os.defpath)))
+    if inside:
+        teller, told = inside
+        for descriptor in inside:
+            os.set_inheritable(descriptor, True)
+        own = [_bytes(f"{name}={spec.env[name]}") for name in spec.env if name.startswith(_LOADERS)]
+        argv = [b"/proc/self/fd/%d" % teller, b"%d" % told, b"%d" % teller, *own, b"--", *argv]
     options = [*spec.sandbox[1:], "--clearenv"]
     for name, value in spec.env.items():
-        options += ["--setenv", name, value]
+        if not (inside and name.startswith(_LOADERS)):
+            options += ["--setenv", name, value]
     # Not its own environment: LD_PRELOAD would run the tenant's code outside.
     # Not its arguments: they have less room, and all may read them.
     descriptor = os.memfd_create("jobworker-sandbox", 0)

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobworker.supervisor.host import accounting
+from jobworker.supervisor.host import accounting, inside
 from jobworker.supervisor.host.cgroup import Cgroup
-from jobworker.supervisor.host.isolation import Profile, program_of
+from jobworker.supervisor.host.isolation import Profile, program_of, told_by
 from jobworker.supervisor.host.tree import JobRoot
 from jobworker.supervisor.job import Job, State, StopWay
 from jobworker.supervisor.keeper import packets
@@ -31,6 +31,7 @@ class LiveJob:
     `gone` says that no process of the job is left, `being_stopped` that its
     tree is being ended, `disk_full` that output could not be written before.
     `stop_after_start` is the grace and the way of a stop that came too early.
+    `told` is where inside.py finds how a private job's program ended, or -1.
     """
 
     job: Job
@@ -42,6 +43,7 @@ class LiveJob:
     being_stopped: bool = False
     disk_full: bool = False
     stop_after_start: tuple[float, StopWay] | None = None
+    told: int = -1
 
     @property
     def root(self) -> JobRoot:
@@ -68,6 +70,7 @@ class LiveJob:
             pidfd,
             socket.socket(fileno=launcher),
             {stdout: segments.STDOUT, stderr: segments.STDERR},
+            told=told_by(job.pid) if job.request.profile is Profile.PRIVATE else -1,
         )
 
     @classmethod
@@ -79,11 +82,17 @@ class LiveJob:
     def order(self, spec: Spec) -> None:
         """Tell the launcher what to execute. Harmless when it knows already, or is dead."""
         assert self.launcher is not None  # noqa: S101 - only asked until the launch is settled
-        memfd = spec.to_memfd()
+        files = [spec.to_memfd()]
+        kept = []
+        if spec.sandbox and (teller := inside.new_teller()) is not None:
+            if self.told < 0:
+                self.told = inside.new_told()
+            files.append(teller)
+            kept.append(self.told)
         # A launcher that was killed before this tells so by its exit report.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            packets.send(self.launcher, ("launch",), (memfd,))
-        os.close(memfd)
+            packets.send(self.launcher, ("launch",), (*files, *kept))
+        packets.close_all(tuple(files))
 
     def signal_main(self, number: int) -> None:
         """Signal the job's program. Raises ProcessLookupError when it has ended."""
@@ -124,8 +133,11 @@ class LiveJob:
     def exit_code(self, status: int) -> int:
         """What the main process's wait status says of the job's program; -N for signal N.
 
-        Bubblewrap tells as a shell does (128+N) by what its program was killed.
+        Bubblewrap tells as a shell does (128+N) by what its program was killed, so
+        what the program inside has told goes before that.
         """
+        if self.told >= 0 and (told := inside.status(self.told)) is not None:
+            return os.waitstatus_to_exitcode(told)
         code = os.waitstatus_to_exitcode(status)
         isolated = self.job.request.profile is Profile.PRIVATE
         return 128 - code if isolated and 128 < code <= 128 + signal.SIGRTMAX else code
@@ -158,6 +170,9 @@ class LiveJob:
         packets.close_all((*self.pipes, *((self.pidfd,) if self.pidfd >= 0 else ())))
         self.pipes.clear()
         self.pidfd = -1
+        if self.told >= 0:
+            os.close(self.told)
+            self.told = -1
         self.recorder.close()
 
 
