@@ -30,6 +30,7 @@ tls:
   certificate: ca/localhost.crt
   key: ca/localhost.key
   ca: ca/ca.crt
+  crl: ca/ca.crl
 """
 # For the demo alone: docs/security.md tells how root runs a server for others.
 JOBS_AS_ROOT = """\

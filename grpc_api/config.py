@@ -18,12 +18,22 @@ from jobworker.supervisor import (
 
 
 class TlsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """PEM files: the server's certificate and key, the CA both sides trust, its CRL."""
+    """PEM files: the server's certificate and key, the CA both sides trust, its CRL.
+
+    The CRL is demanded: it lies beside `ca` unless it is named, and there is none
+    only where `crl: null` says so.
+    """
 
     certificate: str
     key: str
     ca: str
-    crl: str | None = None
+    crl: str | msgspec.UnsetType | None = msgspec.UNSET
+
+    def revocations(self) -> str | None:
+        """The file of the CRL: what is named, or ca.crl for ca.crt; None for no CRL."""
+        if self.crl is msgspec.UNSET:
+            return str(Path(self.ca).with_suffix(".crl"))
+        return self.crl or None
 
 
 class ConnectionsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -289,6 +299,6 @@ def _absolute(config: ServerConfig, base: Path) -> ServerConfig:
             certificate=str(base / tls.certificate),
             key=str(base / tls.key),
             ca=str(base / tls.ca),
-            crl=str(base / tls.crl) if tls.crl else None,
+            crl=str(base / crl) if (crl := tls.revocations()) else None,
         ),
     )

@@ -31,6 +31,7 @@ from jobworker.grpc_api.privileges import become_front, warning
 from jobworker.grpc_api.serve import runtime_directory, tls_files
 from jobworker.grpc_api.service.output_service import OutputService
 from jobworker.grpc_api.service.service import WorkerService
+from jobworker.grpc_api.upkeep.expiry import watch_expiry
 from jobworker.grpc_api.upkeep.file_watch import FileWatch
 from jobworker.grpc_api.upkeep.health import Health
 from jobworker.grpc_api.upkeep.memory import give_back_freed_memory, keep_freed_memory
@@ -141,6 +142,7 @@ async def _serve(config: ServerConfig, line: Line) -> None:
     await _work_until_gone(
         supervisor,
         keep_reloading(watch, sources, health.tell),
+        watch_expiry(edge, files, health.tell),
         keep_recording(supervisor, trail, config.audit),
         give_back_freed_memory(),
     )

@@ -19,6 +19,7 @@ from jobworker.grpc_api.privileges import (
     front_account,
     with_readers,
 )
+from jobworker.grpc_api.upkeep.expiry import renew_revocations
 from jobworker.supervisor import (
     SERVICE_USER,
     SUPERVISOR_TARGET,
@@ -68,6 +69,8 @@ def _checked(config: ServerConfig) -> KeeperConfig:
     check_declared(RULES)
     supervisor = config.supervisor()
     front = front_account(config, supervisor)
+    # As who holds the CA's key; the front may have no right to it.
+    renew_revocations(tls_files(config))
     with acting_as(front):
         read_credentials(tls_files(config))
         try:
@@ -133,5 +136,5 @@ def tls_files(config: ServerConfig) -> TlsFiles:
         certificate=Path(tls.certificate),
         key=Path(tls.key),
         ca=Path(tls.ca),
-        crl=Path(tls.crl) if tls.crl else None,
+        crl=Path(crl) if (crl := tls.revocations()) else None,
     )

@@ -167,8 +167,9 @@ def list_issued(directory: Path, output: OutputFormat) -> None:
 def revoke(directory: Path, serial: str | None, cn: str | None, output: OutputFormat) -> None:
     """Revoke the certificate with a SERIAL number, or all of a user (--cn).
 
-    Servers refuse it, and end its connections, as soon as they have the new
-    ca.crl.
+    A server whose `tls.crl` is this CA's ca.crl refuses it, and ends its
+    connections, within a second. Any other does when the list is copied to it:
+    `jobworker ca crl --out FILE`. Where `tls.crl` is null it is never refused.
     """
     if (serial is None) == (cn is None):
         raise click.UsageError("give either a SERIAL, as `jobworker ca list` shows it, or --cn")
@@ -177,6 +178,12 @@ def revoke(directory: Path, serial: str | None, cn: str | None, output: OutputFo
     _show(revoked, output)
     if not revoked:
         tell("it was revoked before")
+        return
+    tell(
+        f"servers whose tls.crl is {directory / 'ca.crl'} refuse it within a second; copy that "
+        "file over the tls.crl of every other server, which refuses it from then on; "
+        "those with `crl: null` never do"
+    )
 
 
 @ca.command()
@@ -191,7 +198,8 @@ def crl(directory: Path, out: Path | None) -> None:
     """Sign the list of revoked certificates anew, and print its file's name.
 
     A server refuses everybody once its list has expired, a year after it was
-    signed. Every issue, renewal and revocation signs it anew.
+    signed, and warns thirty days ahead. Every issue, renewal and revocation signs
+    it anew; so does a server that can read this directory, key and all.
     """
     with _authority(directory) as authority:
         click.echo(authority.publish(out))

@@ -5,7 +5,7 @@ OpenSSL would find most of what is wrong with them too, but says it as
 """
 
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,6 +58,7 @@ class Credentials:
     authorities: bytes
     revocation_lists: bytes | None
     trust: Trust
+    expiries: Mapping[str, datetime]
 
 
 def read_credentials(files: TlsFiles) -> Credentials:
@@ -78,10 +79,34 @@ def read_credentials(files: TlsFiles) -> Credentials:
     crl = None
     lists: list[x509.CertificateRevocationList] = []
     if files.crl is not None:
-        crl = _read(files.crl, "the revocation list")
+        try:
+            crl = _read(files.crl, "the revocation list")
+        except TlsError as error:
+            raise TlsError(
+                f"{error}; copy the CA's ca.crl there (`jobworker ca crl --out {files.crl}`), or "
+                "say `crl: null` in tls for a server that accepts revoked certificates"
+            ) from error
         lists = _parse(_revocation_lists, crl, files.crl, "revocation list")
         _check_revocation_lists(lists, authorities, files, now)
-    return Credentials(certificate, key, ca, crl, trust_in(authorities, lists))
+    expiries = _expiries(leaf, authorities, lists)
+    return Credentials(certificate, key, ca, crl, trust_in(authorities, lists), expiries)
+
+
+def _expiries(
+    leaf: x509.Certificate,
+    authorities: list[x509.Certificate],
+    lists: list[x509.CertificateRevocationList],
+) -> dict[str, datetime]:
+    """When each part ends that nobody can connect without, by its setting in `tls`."""
+    ends = {
+        "certificate": leaf.not_valid_after_utc,
+        # An old one may stand beside its successor until it ends.
+        "ca": max(authority.not_valid_after_utc for authority in authorities),
+    }
+    updates = [one.next_update_utc for one in lists if one.next_update_utc is not None]
+    if updates:
+        ends["crl"] = min(updates)
+    return ends
 
 
 def _read(path: Path, meaning: str) -> bytes:
@@ -193,6 +218,28 @@ def _check_revocation_lists(
             raise TlsError(
                 f"the revocation list {files.crl} expired at {_utc(expires)}, so every client "
                 "would be refused; put a new one in its place"
+            )
+
+    _check_every_authority_has_a_list(lists, authorities, files, now)
+
+
+def _check_every_authority_has_a_list(
+    lists: list[x509.CertificateRevocationList],
+    authorities: list[x509.Certificate],
+    files: TlsFiles,
+    now: datetime,
+) -> None:
+    """Without it OpenSSL would refuse each of its clients, as one of an unknown authority."""
+    listed = {one.issuer for one in lists}
+    # An authority of authorities: its intermediates stand beside it and have lists of their own.
+    above = {one.issuer for one in authorities if one.issuer != one.subject}
+    for authority in authorities:
+        name = authority.subject
+        if name not in listed and name not in above and now < authority.not_valid_after_utc:
+            raise TlsError(
+                f"{files.crl} holds no revocation list of {name.rfc4514_string()}, which is in "
+                f"{files.ca}, so each of its clients would be refused; append its list (ca.crl) "
+                f"to {files.crl}"
             )
 
 

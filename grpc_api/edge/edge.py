@@ -10,8 +10,9 @@ import logging
 import resource
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -189,6 +190,11 @@ class Edge:
                 live.cut(reason)
                 ended += 1
         return ended
+
+    @property
+    def expiries(self) -> Mapping[str, datetime]:
+        """When what is served with ends: `certificate`, `ca`, and `crl` where there is one."""
+        return self._tls.expiries
 
     def close_serial(self, serial: str, reason: str) -> int:
         """End every connection of the certificate with this serial number, hexadecimal.

@@ -10,9 +10,10 @@ import contextlib
 import logging
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from jobworker.grpc_api.edge.credentials import Credentials, TlsFiles, read_credentials
@@ -56,6 +57,7 @@ class ServerTls:
 
     context: ssl.SSLContext
     trust: Trust
+    expiries: Mapping[str, datetime]
 
 
 def write_openssl_config(directory: Path) -> Path:
@@ -100,7 +102,7 @@ def load_server_tls(files: TlsFiles) -> ServerTls:
     _load(context, credentials, files)
     _check_suites(context)
     _check_groups(context)
-    return ServerTls(context, credentials.trust)
+    return ServerTls(context, credentials.trust, credentials.expiries)
 
 
 def _load(context: ssl.SSLContext, credentials: Credentials, files: TlsFiles) -> None:

@@ -119,6 +119,8 @@ def _gauges(counted: Counted, running: int | None) -> Iterator[Metric]:
     serving = [((part,), int(serves)) for part, serves in parts.items()]
     yield _gauge("policy_info", "The policy in force", [((policy.version,), 1)], "version")
     yield _gauge("serving", "Whether health says that a part serves", serving, "part")
+    ends = [((part,), int(end.timestamp())) for part, end in counted.edge.expiries.items()]
+    yield _gauge("tls_expiry_seconds", "When a TLS file expires, Unix time", ends, "part")
     yield _gauge("connections", "Connections that are open", len(counted.edge.connections()))
     if running is not None:
         yield _gauge("running_jobs", "Jobs that have not ended", running)

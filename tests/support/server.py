@@ -125,6 +125,7 @@ def configure(directory: Path, host: str, policy: str, settings: str) -> Authori
     pki.mkdir()
     authority = Authority(pki)
     own = authority.server("localhost", host)
+    authority.write_crl(authority.certificate.with_suffix(".crl"))
     (directory / "policy.yaml").write_text(policy)
     (directory / "server.yaml").write_text(
         f"state_dir: state\nlisten: {host}:{PORT}\npolicy: policy.yaml\ntls:\n"
