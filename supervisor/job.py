@@ -127,7 +127,8 @@ class Request:
     `id` is a UUIDv7 in canonical form; `grace` is in seconds. What is left open
     (no `cwd`, some limit, an unspecified profile) has been decided once the job
     is on record; `account` None stands for the service's own user. `asked` is
-    the start_keys.fingerprint of what was asked for under the `request_id`.
+    the start_keys.fingerprint of what was asked for under the `request_id`. With
+    `login` the user's login shell executes it.
     """
 
     id: str
@@ -145,6 +146,7 @@ class Request:
     network: bool = True
     stop: StopWay = DEFAULT_STOP
     asked: str = ""
+    login: bool = False
 
     @property
     def command_line(self) -> str:

@@ -27,6 +27,7 @@ class JobOptions(TypedDict):
     words: tuple[str, ...]
     environment: tuple[str, ...]
     cwd: str
+    login: bool
     grace: float
     stop_signal: int | None
     stop_mode: str | None
@@ -98,7 +99,18 @@ _OPTIONS = (
         multiple=True,
         help="Add a variable to the job's environment; NAME alone takes the value from here.",
     ),
-    click.option("--cwd", "-w", metavar="DIR", default="", help="The job's working directory."),
+    click.option(
+        "--cwd",
+        "-w",
+        metavar="DIR",
+        default="",
+        help="The job's working directory, relative to its user's home; by default that home.",
+    ),
+    click.option(
+        "--login",
+        is_flag=True,
+        help="Run it by its user's login shell, with what /etc/profile and ~/.profile set up.",
+    ),
     click.option(
         "--grace",
         type=Seconds(),
@@ -200,6 +212,7 @@ def start_request(job: JobOptions) -> "pb.StartRequest":
         stopSignal=job["stop_signal"],
         stopMode=getattr(pb, stop_mode_name(job["stop_mode"])),
         tenant=job["tenant"],
+        loginEnvironment=job["login"],
     )
     _add_texts(request, job)
     return request

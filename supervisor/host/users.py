@@ -62,18 +62,33 @@ def _name_of(uid: int) -> str:
 SERVICE_USER = _name_of(os.geteuid())
 
 
-def service_environment() -> dict[str, str]:
-    """The variables that login(1) would set for the service's own user.
+def service_account() -> Account:
+    """The service's own user.
 
-    A user that no directory knows, as containers have them, has what the service has.
+    One that no directory knows, as containers have them, has what the service has.
     """
     uid = os.geteuid()
     try:
         entry = pwd.getpwuid(uid)
     except KeyError:
         home, shell = os.environ.get("HOME", "/"), os.environ.get("SHELL", "")
-        return Account(SERVICE_USER, uid, os.getegid(), (), home, shell).environment()
-    return Account(entry.pw_name, uid, entry.pw_gid, (), entry.pw_dir, entry.pw_shell).environment()
+        return Account(SERVICE_USER, uid, os.getegid(), (), home, shell)
+    return Account(entry.pw_name, uid, entry.pw_gid, (), entry.pw_dir, entry.pw_shell)
+
+
+def service_environment() -> dict[str, str]:
+    """The variables that login(1) would set for the service's own user."""
+    return service_account().environment()
+
+
+# Those that take POSIX's words; csh, fish and nologin do not.
+_POSIX_SHELLS = {"ash", "bash", "dash", "ksh", "mksh", "sh", "zsh"}
+
+
+def login_shell(shell: str) -> tuple[str, ...]:
+    """Words that execute those behind them in a login's environment; sh is for other shells."""
+    program = shell if Path(shell).name in _POSIX_SHELLS else "/bin/sh"
+    return program, "-l", "-c", 'exec "$@"', program
 
 
 class UsersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

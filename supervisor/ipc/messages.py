@@ -95,6 +95,7 @@ def request_message(request: Request) -> pb.StartRequest:
         noNetwork=not request.network,
         stopSignal=request.stop.signal,
         stopMode=pb.StopMode.Name(request.stop.mode),
+        loginEnvironment=request.login,
     )
 
 

@@ -211,8 +211,6 @@ def check_start(order: ipc.Start) -> job.Request:
     _check_command(asked)
     _check_environment(asked)
     cwd = asked.rawWorkingDirectory
-    if cwd and not cwd.startswith(b"/"):
-        raise InvalidRequest("the working directory is not an absolute path", "rawWorkingDirectory")
     if len(cwd) > MAX_PATH_BYTES:
         problem = f"the working directory is longer than {MAX_PATH_BYTES} bytes"
         raise InvalidRequest(problem, "rawWorkingDirectory")
@@ -233,6 +231,7 @@ def check_start(order: ipc.Start) -> job.Request:
         profile=_profile(asked.isolation),
         network=not asked.noNetwork,
         stop=_stop_way(asked.stopSignal, asked.stopMode).or_else(job.DEFAULT_STOP),
+        login=asked.loginEnvironment,
     )
 
 

@@ -48,6 +48,7 @@ _WORDS = {
     "argv": "command",
     "cwd": "working directory",
     "grace": "grace period",
+    "login": "login environment",
     "profile": "isolation",
     "stop": "way to stop",
 }

@@ -3,13 +3,20 @@
 import os
 import resource
 from dataclasses import replace
+from posixpath import join
 
 from jobworker.supervisor.config import SupervisorConfig
 from jobworker.supervisor.host.cgroup import JobCgroups
 from jobworker.supervisor.host.isolation import Profile, bubblewrap, check_fits, private_options
 from jobworker.supervisor.host.limits import check_kept
 from jobworker.supervisor.host.tree import mark_of
-from jobworker.supervisor.host.users import Account, Users, service_environment
+from jobworker.supervisor.host.users import (
+    Account,
+    Users,
+    login_shell,
+    service_account,
+    service_environment,
+)
 from jobworker.supervisor.job import Request
 from jobworker.supervisor.keeper.launcher import TOKEN_VARIABLE, Spec
 
@@ -40,20 +47,21 @@ class Placement:
         isolation = config.isolation.resolve(asked.profile, asked.network, asked.tenant)
         if isolation.profile is Profile.PRIVATE:
             bubblewrap()
-            check_fits(len(asked.argv), len(asked.environment))
+            check_fits(len(asked.argv) + len(login_shell("")), len(asked.environment))
         return replace(
             asked,
             account=account,
             limits=limits,
             profile=isolation.profile,
             network=isolation.network,
-            cwd=asked.cwd or self._home(account),
+            # The home where nothing was asked for, as join() adds nothing to it then.
+            cwd=join(self._home(account), asked.cwd).rstrip("/") or "/",
         )
 
     def _home(self, account: Account | None) -> str:
-        if account is not None and account.owns_home():
-            return account.home
-        return self._config.working_directory
+        if account is None:
+            account = service_account()
+        return account.home if account.owns_home() else self._config.working_directory
 
     def spec(self, request: Request) -> Spec:
         """The orders for a launcher."""
@@ -65,8 +73,10 @@ class Placement:
             **request.environment,
             TOKEN_VARIABLE: request.id,
         }
+        # Not of the job's variables: the policy was not asked about that program.
+        shell = (account or service_account()).environment()["SHELL"]
         return Spec(
-            list(request.argv),
+            [*(login_shell(shell) if request.login else ()), *request.argv],
             environment,
             request.cwd,
             self._config.umask,
