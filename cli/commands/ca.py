@@ -178,11 +178,16 @@ def revoke(directory: Path, serial: str | None, cn: str | None, output: OutputFo
     _show(revoked, output)
     if not revoked:
         tell("it was revoked before")
-        return
-    tell(
-        f"servers whose tls.crl is {directory / 'ca.crl'} refuse it within a second; copy that "
+    elif output == "text":
+        click.echo(_who_knows(directory))
+
+
+def _who_knows(directory: Path) -> str:
+    """Return which servers heed a revocation, and when."""
+    return (
+        f"Servers whose tls.crl is {directory / 'ca.crl'} refuse it within a second; copy that "
         "file over the tls.crl of every other server, which refuses it from then on; "
-        "those with `crl: null` never do"
+        "those with `crl: null` never do."
     )
 
 
