@@ -31,8 +31,10 @@ def _service_config() -> str:
     service = "workerservice.WorkerService"
     policy = {
         "maxAttempts": 5,
-        "initialBackoff": "0.1s",
-        "maxBackoff": "1s",
+        # Two seconds in all, on average: as long as a connection fails, so do calls, and a
+        # front that begins on a busy host takes a while.
+        "initialBackoff": "0.25s",
+        "maxBackoff": "2s",
         "backoffMultiplier": 2,
         "retryableStatusCodes": ["UNAVAILABLE"],
     }

@@ -47,8 +47,10 @@ from jobworker.supervisor import (
 
 log = logging.getLogger(__name__)
 
-# How long handshakes and calls in progress have to end by themselves when the front ends.
+# How long calls in progress have to end by themselves when the front ends, and how long
+# handshakes have to come to their end.
 END_SECONDS = 1.0
+ARRIVE_SECONDS = 2.0
 # How long gRPC may take to begin a call that it was handed.
 HANDED_SECONDS = 0.25
 _OPTIONS = (
@@ -146,7 +148,7 @@ async def _serve(config: ServerConfig, line: Line) -> None:
         keep_recording(supervisor, trail, config.audit),
         give_back_freed_memory(),
     )
-    await edge.close(END_SECONDS)
+    await edge.close(ARRIVE_SECONDS)
     await _caught_up(calls, edge.streams)
     # gRPC tells the clients to connect anew (GOAWAY, RFC 9113, 6.8), and so those
     # whose calls end here find the next front.

@@ -27,7 +27,7 @@ from jobworker.supervisor.keeper.services import Ending, Phase, Service, Service
 from jobworker.supervisor.keeper.state_lock import DORMANT, SERVING, StateLock
 
 # Seconds that the front has to end by itself once told to.
-FRONT_END_SECONDS = 5.0
+FRONT_END_SECONDS = 10.0
 # And the supervisor, to make way for another.
 SUPERVISOR_END_SECONDS = 30.0
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)

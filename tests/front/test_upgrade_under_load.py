@@ -15,6 +15,7 @@ import pytest
 from jobworker.client.connection import Service, connect
 from jobworker.client.endpoint import Endpoint
 from jobworker.client.errors import CallFailed
+from jobworker.client.follow import wait_for_end
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
 from jobworker.supervisor.keeper import packets
@@ -36,6 +37,8 @@ class Load:
         self._over = threading.Event()
         self.done: Counter[str] = Counter()
         self.failed: list[str] = []
+        # Begun so far.
+        self.upgrades = 0
         kinds = (self._held, self._fresh, self._waiting, self._foreign, self._commands)
         self._threads = [threading.Thread(target=kind) for kind in kinds]
 
@@ -56,11 +59,12 @@ class Load:
 
     def _repeat(self, kind: str, call: Callable[[], object]) -> None:
         while not self._over.is_set():
+            before = self.upgrades
             try:
                 call()
                 self.done[kind] += 1
             except (CallFailed, grpc.RpcError) as error:
-                self.failed.append(f"{kind}: {error!r}")
+                self.failed.append(f"{kind}, over {self.upgrades - before} upgrades: {error!r}")
 
     def _held(self) -> None:
         """Prompt calls over a connection that is held open."""
@@ -106,7 +110,9 @@ class Load:
 
 def _start_and_wait(service: Service) -> None:
     job = service.start(pb.StartRequest(commandName="sleep", Arguments=["0.3"])).jobID
-    ended = service.wait(pb.WaitRequest(jobID=job))
+    # As the command does: a single call is repeated five times at most, and a wait may
+    # live through more upgrades than that.
+    ended = wait_for_end(service, pb.WaitRequest(jobID=job))
     assert ended.exitCode == 0
 
 
@@ -121,6 +127,7 @@ def test_no_command_fails_in_25_upgrades(fresh_server: Server) -> None:
     with Load(fresh_server) as load:
         for _ in range(UPGRADES):
             answers, calls = _answers(fresh_server), load.done["fresh"]
+            load.upgrades += 1
             fresh_server.process.send_signal(signal.SIGHUP)
             until(lambda answers=answers: _answers(fresh_server) > answers)
             # It takes the new supervisor, too, to answer this.
