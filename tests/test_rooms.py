@@ -77,8 +77,12 @@ ALLOWED = {
     "grpc_api.service": """
         authz authz.policy grpc_api grpc_api.edge grpc_api.guard proto supervisor
     """,
-    "grpc_api.upkeep": "authz.policy grpc_api grpc_api.edge grpc_api.guard proto supervisor",
-    "grpc_api.serve": "authz authz.policy grpc_api grpc_api.edge grpc_api.guard supervisor",
+    "grpc_api.upkeep": """
+        authz authz.ca authz.policy grpc_api grpc_api.edge grpc_api.guard proto supervisor
+    """,
+    "grpc_api.serve": """
+        authz authz.policy grpc_api grpc_api.edge grpc_api.guard grpc_api.upkeep supervisor
+    """,
     "grpc_api.front": """
         authz authz.audit authz.policy grpc_api grpc_api.edge grpc_api.guard grpc_api.serve
         grpc_api.service grpc_api.upkeep proto supervisor
@@ -114,7 +118,7 @@ DOORS = {
     "grpc_api.edge": "admission credentials edge output_connection peers tls",
     "grpc_api.guard": "access audit_trail call_counter fields guard job_trail refusal rules",
     "grpc_api.service": "output_service service",
-    "grpc_api.upkeep": "file_watch health memory metrics reload",
+    "grpc_api.upkeep": "expiry file_watch health memory metrics reload",
     "supervisor.host": "accounting cgroup inside isolation limits tree users",
     "supervisor.ipc": "client messages requests server snapshot watches",
     "supervisor.journal": "journal start_keys",

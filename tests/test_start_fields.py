@@ -192,7 +192,7 @@ OPTIONS = [
     *("--env", "A=b", "--cwd", "/srv", "--grace", "3s", "--timeout", "9s"),
     *("--stop-signal", "INT", "--stop-mode", "main", "--memory", "1G", "--cpus", "0.5"),
     *("--processes", "7", "--open-files", "64", "--io-weight", "50"),
-    *("--isolation", "private", "--no-network"),
+    *("--isolation", "private", "--no-network", "--login"),
     *("--output-limit", "1M", "--output-overflow", "stop-job", "--output-rate", "2M"),
     *("--tenant", "team-a", "--request-id", "key"),
 ]
