@@ -1,4 +1,4 @@
 """What travels between a supervisor and who uses it: frames, messages, both ends of the pipe.
 
-Stands on proto, job, quotas, host and errors. The front and the library use `client`; core uses `server`.
+Stands on proto, job, quotas, host and errors. Doors: `client` for the front, `server` for core.
 """
