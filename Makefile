@@ -26,7 +26,7 @@ venv: $(STAMP)
 
 # The lock holds the build's own requirements too, so no second environment is
 # made to build in. pip check finds a lock that lags behind pyproject.toml.
-$(STAMP): pyproject.toml setup.py requirements.lock .ci/create-venv $(wildcard proto/*.proto) supervisor/host/inside.c
+$(STAMP): pyproject.toml setup.py requirements.lock .ci/create-venv $(wildcard proto/*.proto) supervisor/host/inside.c supervisor/keeper/spawn.c
 	@echo "Making the environment in $(VENV)"
 	@.ci/create-venv $(PYTHON) $(VENV)
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock

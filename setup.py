@@ -11,7 +11,8 @@ import subprocess
 from pathlib import Path
 from warnings import warn
 
-from setuptools import setup
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 PROTO = Path(__file__).parent / "proto"
@@ -86,4 +87,22 @@ class BuildWithProtos(build_py):
         super().run()
 
 
-setup(cmdclass={"build_py": BuildWithProtos})
+class BuildNative(build_ext):
+    """build_ext, which goes on without the extension where that cannot be built."""
+
+    def build_extension(self, ext: Extension) -> None:
+        """Build it, or say why not."""
+        try:
+            super().build_extension(ext)
+        except Exception as error:  # noqa: BLE001 - whatever a compiler's absence makes of itself
+            warn(f"{ext.name} cannot be built ({error}): fork(2) serves in its place", stacklevel=2)
+
+
+NATIVE_SPAWN = Extension(
+    "jobworker.supervisor.keeper._spawn",
+    ["supervisor/keeper/spawn.c"],
+    extra_compile_args=["-std=gnu11", "-Wall", "-Wextra", "-Wno-missing-field-initializers"],
+    optional=True,
+)
+
+setup(cmdclass={"build_py": BuildWithProtos, "build_ext": BuildNative}, ext_modules=[NATIVE_SPAWN])

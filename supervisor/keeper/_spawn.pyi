@@ -1,0 +1,19 @@
+SLOTS: int
+
+def spawn(
+    descriptors: tuple[int, ...],
+    first_slot: int,
+    paths: tuple[bytes, ...],
+    check: tuple[bytes, ...],
+    argv: tuple[bytes, ...],
+    envp: tuple[bytes, ...],
+    cwd: bytes,
+    cgroup: int,
+    cgroup_procs: str | None,
+    user: tuple[int, int, tuple[int, ...]] | None,
+    limits: tuple[tuple[int, int, int], ...],
+    no_new_privileges: bool,
+    umask: int,
+    /,
+) -> tuple[int, int]: ...
+def sharing() -> int: ...

@@ -1,0 +1,167 @@
+"""The Python way of spawn.py: fork(2), and what spawn.c's child does, in the same order."""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import resource
+import signal
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from jobworker.supervisor.keeper import forks
+from jobworker.supervisor.keeper.program import REPORT, Program
+from jobworker.supervisor.keeper.signals import reset_signals
+
+PR_SET_NO_NEW_PRIVS = 38
+# Looked up once, before anything is forked.
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
+# The exit status of a process that could not execute its program.
+_FAILED = 127
+
+
+def spawn(program: Program, files: Sequence[int], report: int, cgroup: str) -> tuple[int, int]:
+    """As Spawner.spawn; `files` become descriptors 0, 1, ... Raises OSError."""
+    # A handler of ours must not run in the child.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid, joined = _fork_into(cgroup)
+        if pid == 0:
+            _run(program, files, report, "" if joined else cgroup)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return pid, os.pidfd_open(pid)
+
+
+def _fork_into(cgroup: str) -> tuple[int, bool]:
+    """Fork; the PID, and whether the child is in the cgroup (if any) already. Raises OSError."""
+    if cgroup:
+        with contextlib.suppress(OSError):
+            return forks.fork_into(cgroup), True
+    return forks.fork(), False
+
+
+def _run(program: Program, files: Sequence[int], report: int, cgroup: str) -> NoReturn:
+    """What the child does: it ends in the program, or tells (errno, step) and ends."""
+    step = 0
+    number = 0
+    try:
+        report = _leave_parent(files, report)
+        step = 1
+        if cgroup:
+            with open(f"{cgroup}/cgroup.procs", "w") as procs:
+                procs.write("0")
+        step = 2
+        _limit(program)
+        step = 3
+        _become_user(program)
+        step = 4
+        os.chdir(program.cwd)
+        step = 5
+        _check(program)
+        _execute(program)
+    except OSError as error:
+        number = error.errno or 0
+    finally:
+        # Also for what is no OSError: this process has no caller to raise to.
+        try:
+            os.write(report, REPORT.pack(number, step))
+        finally:
+            os._exit(_FAILED)
+
+
+def _leave_parent(files: Sequence[int], report: int) -> int:
+    """Keep `files`, as 0, 1, ..., and `report`, whose new number is returned; nothing else."""
+    signal.set_wakeup_fd(-1)
+    _close_all_but({0, 1, 2, *files, report})
+    end = len(files)
+    # First out of the way of each other; what was closed has left room.
+    apart = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, end + 1) for file in (*files, report)]
+    for number, file in enumerate(apart[:-1]):
+        os.dup2(file, number)
+    os.dup2(apart[-1], end, inheritable=False)
+    _close_all_but(set(range(end + 1)))
+    os.setsid()
+    # Unblocks them, too.
+    reset_signals()
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    return end
+
+
+def _close_all_but(kept: set[int]) -> None:
+    begin = 0
+    for number in (*sorted(kept), os.sysconf("SC_OPEN_MAX")):
+        # An empty range would be taken for all of them (python/cpython, posixmodule.c).
+        if begin < number:
+            os.closerange(begin, number)
+        begin = number + 1
+
+
+def _limit(program: Program) -> None:
+    for number, soft, hard in program.limits:
+        _, most = resource.getrlimit(number)
+        # Only root may raise a hard limit; what is lower already is limit enough.
+        if most != resource.RLIM_INFINITY:
+            hard = most if hard == resource.RLIM_INFINITY else min(hard, most)  # noqa: PLW2901
+        if hard != resource.RLIM_INFINITY:
+            soft = hard if soft == resource.RLIM_INFINITY else min(soft, hard)  # noqa: PLW2901
+        resource.setrlimit(number, (soft, hard))
+
+
+def _become_user(program: Program) -> None:
+    """Become the job's user, for good; umask and privileges as they are to be.
+
+    From here to execve(2) the kernel keeps others of that user away from this
+    process: a change of user makes it not dumpable (prctl(2), PR_SET_DUMPABLE).
+    """
+    if program.user is not None:
+        uid, gid, groups = program.user
+        os.setgroups(groups)
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    if program.no_new_privileges and _prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+    os.umask(program.umask)
+
+
+def _check(program: Program) -> None:
+    """Raise the OSError with which execvp(3) would fail for what a sandbox is to execute."""
+    telling: OSError | None = None
+    last: OSError | None = None
+    for path in program.check:
+        try:
+            _check_one(path)
+        except OSError as error:
+            last = error
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                telling = telling or error
+        else:
+            return
+    if last is not None:
+        raise telling or last
+
+
+def _check_one(path: bytes) -> None:
+    mode = Path(os.fsdecode(path)).stat().st_mode
+    if not stat.S_ISREG(mode) or not os.access(path, os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+
+def _execute(program: Program) -> None:
+    """Execute the first path that can be; where none can, raise what says most."""
+    environment = dict(variable.split(b"=", 1) for variable in program.environment)
+    telling: OSError | None = None
+    last: OSError | None = None
+    for path in program.paths:
+        try:
+            os.execve(path, program.argv, environment)
+        except OSError as error:
+            last = error
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                telling = telling or error
+    if last is not None:
+        raise telling or last
