@@ -1,6 +1,8 @@
 """Limits hold for a job's whole tree, say so when they end it, and leave its neighbours alone."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import grpc
 import pytest
@@ -128,11 +130,21 @@ def test_usage_during_and_after(alice: Tenant) -> None:
 
 
 def test_usage_counts_what_nobody_waited_for(alice: Tenant) -> None:
-    """Grandchildren that outlive the main process are in it, too."""
-    spin = "i=0; while [ $i -lt 200000 ]; do i=$((i + 1)); done; echo spun"
-    job = alice.start('(setsid sh -c "$1" &) ; exit 0', spin)
-    at_exit = alice.worker.Wait(pb.WaitRequest(jobID=job)).usage
-    assert alice.output(job) == "spun\n"
+    """Grandchildren that outlive the main process are in it, too.
+
+    They begin only once the end of the main process is known, however late that comes.
+    """
+    with TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        gate = Path(directory, "gate")
+        spin = (
+            f"until [ -e {gate} ]; do sleep 0.02; done; "
+            "i=0; while [ $i -lt 200000 ]; do i=$((i + 1)); done; echo spun"
+        )
+        job = alice.start('(setsid sh -c "$1" &) ; exit 0', spin)
+        at_exit = alice.worker.Wait(pb.WaitRequest(jobID=job)).usage
+        gate.touch()
+        assert alice.output(job) == "spun\n"
 
     def grown() -> bool:
         used = alice.status(job).usage
