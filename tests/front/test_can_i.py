@@ -54,7 +54,7 @@ def test_options_after_the_action_are_starts_own(server: Server) -> None:
         ("--bogus",),
         ("--memory", "much"),
         ("--env", "NOT_SET_ANYWHERE"),
-        ("--cwd", "relative"),
+        ("--cwd", "x" * 5000),
         ("--request-id", "not one!"),
     ],
 )

@@ -60,7 +60,7 @@ def random_start(chance: random.Random) -> pb.StartRequest:
     if odd:
         for name, value in chance.choice(
             [
-                {"workingDirectory": "relative"},
+                {"workingDirectory": "x" * 5000},
                 {"requestID": "no key!"},
                 {"graceSeconds": -1.0},
                 {"timeoutSeconds": float("inf")},

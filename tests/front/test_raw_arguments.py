@@ -28,7 +28,7 @@ def test_a_deny_holds_for_bytes_too(server: Server) -> None:
         pb.StartRequest(rawArguments=[b""]),
         pb.StartRequest(rawArguments=[b"a\0b"]),
         pb.StartRequest(commandName="true", rawEnvironment=[pb.RawVariable(name=b"=\xff")]),
-        pb.StartRequest(commandName="true", rawWorkingDirectory=b"\xff"),
+        pb.StartRequest(commandName="true", rawWorkingDirectory=b"\xff" * 5000),
     ],
 )
 def test_what_makes_no_sense_is_refused(server: Server, request_: pb.StartRequest) -> None:

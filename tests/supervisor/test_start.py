@@ -412,7 +412,7 @@ def test_a_start_that_fails_says_why_and_leaves_no_job(site: Site, tmp_path: Pat
         (["true"], {"A=B": "c"}, None),
         (["true"], {"": "c"}, None),
         (["true"], {"JOBWORKER_JOB_ID": "mine"}, None),
-        (["true"], {}, "relative"),
+        (["true"], {}, "x" * 5000),
         (["true"], {}, "/\0"),
         (["true", *["x" * 100_000] * 70], {}, None),
     ],
