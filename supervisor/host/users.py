@@ -76,11 +76,6 @@ def service_account() -> Account:
     return Account(entry.pw_name, uid, entry.pw_gid, (), entry.pw_dir, entry.pw_shell)
 
 
-def service_environment() -> dict[str, str]:
-    """The variables that login(1) would set for the service's own user."""
-    return service_account().environment()
-
-
 # Those that take POSIX's words; csh, fish and nologin do not.
 _POSIX_SHELLS = {"ash", "bash", "dash", "ksh", "mksh", "sh", "zsh"}
 

@@ -15,7 +15,6 @@ from jobworker.supervisor.host.users import (
     Users,
     login_shell,
     service_account,
-    service_environment,
 )
 from jobworker.supervisor.job import Request
 from jobworker.supervisor.keeper.launcher import TOKEN_VARIABLE, Spec
@@ -27,7 +26,7 @@ class Placement:
     def __init__(self, config: SupervisorConfig, cgroups: JobCgroups | None) -> None:
         self._config = config
         self._users = Users(config.users)
-        self._service = service_environment()
+        self._service = service_account()
         self._cgroups = cgroups
 
     @property
@@ -59,24 +58,21 @@ class Placement:
         )
 
     def _home(self, account: Account | None) -> str:
-        if account is None:
-            account = service_account()
+        account = account or self._service
         return account.home if account.owns_home() else self._config.working_directory
 
     def spec(self, request: Request) -> Spec:
         """The orders for a launcher."""
         account = request.account
         environment = {
-            **({} if account else self._service),
+            **({} if account else self._service.environment()),
             **self._config.environment,
             **(account.environment() if account else {}),
             **request.environment,
             TOKEN_VARIABLE: request.id,
         }
-        # Not of the job's variables: the policy was not asked about that program.
-        shell = (account or service_account()).environment()["SHELL"]
         return Spec(
-            [*(login_shell(shell) if request.login else ()), *request.argv],
+            [*(self._login(account) if request.login else ()), *request.argv],
             environment,
             request.cwd,
             self._config.umask,
@@ -85,6 +81,10 @@ class Placement:
             self._config.no_new_privileges,
             self._sandbox(request),
         )
+
+    def _login(self, account: Account | None) -> tuple[str, ...]:
+        # Not of the job's variables: the policy was not asked about that program.
+        return login_shell((account or self._service).environment()["SHELL"])
 
     def _resource_limits(self, request: Request) -> list[tuple[int, int]]:
         """What setrlimit(2) keeps: pairs of a resource and its limit, soft and hard."""
@@ -111,7 +111,7 @@ class Placement:
                 hidden,
                 network=request.network,
                 cwd=request.cwd,
-                shared_home=self._service["HOME"],
+                shared_home=self._service.environment()["HOME"],
             ),
         ]
 
