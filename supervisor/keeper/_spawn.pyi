@@ -9,7 +9,6 @@ def spawn(
     envp: tuple[bytes, ...],
     cwd: bytes,
     cgroup: int,
-    cgroup_procs: str | None,
     user: tuple[int, int, tuple[int, ...]] | None,
     limits: tuple[tuple[int, int, int], ...],
     no_new_privileges: bool,

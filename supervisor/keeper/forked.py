@@ -1,6 +1,5 @@
 """The Python way of spawn.py: fork(2), and what spawn.c's child does, in the same order."""
 
-import contextlib
 import ctypes
 import errno
 import fcntl
@@ -28,20 +27,12 @@ def spawn(program: Program, files: Sequence[int], report: int, cgroup: str) -> t
     # A handler of ours must not run in the child.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        pid, joined = _fork_into(cgroup)
+        pid, joined = forks.fork_near(cgroup)
         if pid == 0:
             _run(program, files, report, "" if joined else cgroup)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return pid, os.pidfd_open(pid)
-
-
-def _fork_into(cgroup: str) -> tuple[int, bool]:
-    """Fork; the PID, and whether the child is in the cgroup (if any) already. Raises OSError."""
-    if cgroup:
-        with contextlib.suppress(OSError):
-            return forks.fork_into(cgroup), True
-    return forks.fork(), False
 
 
 def _run(program: Program, files: Sequence[int], report: int, cgroup: str) -> NoReturn:

@@ -1,5 +1,6 @@
 """Forking the keeper: fast, and straight into a cgroup."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -40,3 +41,15 @@ def fork_into(cgroup: str) -> int:
     if pid < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), cgroup)
     return pid
+
+
+def fork_near(cgroup: str) -> tuple[int, bool]:
+    """Fork, into the cgroup (if any) where that can be; the PID, and whether it was.
+
+    The PID is 0 in the child, which is to join the cgroup itself where it was not.
+    Raises OSError.
+    """
+    if cgroup:
+        with contextlib.suppress(OSError):
+            return fork_into(cgroup), True
+    return fork(), False

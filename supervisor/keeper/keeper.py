@@ -11,7 +11,6 @@ and replaces supervisor and front, SIGUSR1 ends them but stays, dormant, with
 the jobs; in both cases the jobs run on.
 """
 
-import contextlib
 import os
 import selectors
 import signal
@@ -202,7 +201,7 @@ class Keeper:
         """Fork a launcher for the supervisor; on failure it sees its socket end."""
         control, stdout, stderr = descriptors
         try:
-            pid, joined = _fork_into(cgroup)
+            pid, joined = forks.fork_near(cgroup)
         except OSError as error:
             log(f"cannot fork a launcher: {error.strerror}", "error")
         else:
@@ -319,14 +318,6 @@ def _signals_as_descriptor() -> socket.socket:
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(theirs.detach(), warn_on_full_buffer=False)
     return ours
-
-
-def _fork_into(cgroup: str) -> tuple[int, bool]:
-    """Fork; the PID, and whether the child is in the cgroup (if any) already. Raises OSError."""
-    if cgroup:
-        with contextlib.suppress(OSError):
-            return forks.fork_into(cgroup), True
-    return forks.fork(), False
 
 
 def log(text: str, level: str = "info") -> None:

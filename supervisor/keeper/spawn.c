@@ -53,7 +53,7 @@
 /* Of `state`; the kernel writes 0 when the child uses our memory no more. */
 enum { SHARING = 1, APART = 2, GONE = 0 };
 
-/* In step with STEPS in program.py. */
+/* In step with STEPS in program.py; a child here is born in its cgroup, and never joins it. */
 enum step { PREPARE, JOIN_CGROUP, LIMIT, BECOME_USER, CHANGE_DIRECTORY, EXECUTE };
 
 struct limit {
@@ -72,7 +72,6 @@ struct plan {
     char **argv;
     char **envp;
     const char *cwd;
-    const char *cgroup_procs;
     int first_slot;
     int files;
     unsigned umask;
@@ -212,19 +211,6 @@ set_limits(const struct plan *plan)
     return 0;
 }
 
-static long
-join_cgroup(const struct plan *plan)
-{
-    if (plan->cgroup_procs == NULL)
-        return 0;
-    long file = CALL(SYS_openat, AT_FDCWD, plan->cgroup_procs, O_WRONLY | O_CLOEXEC, 0);
-    if (file < 0)
-        return file;
-    long result = CALL(SYS_write, file, "0", 1, 0);
-    CALL(SYS_close, file, 0, 0, 0);
-    return result < 0 ? result : 0;
-}
-
 /* Nothing of ours but the slots, which become 0, 1, ...; sessions and signals of its own. */
 static long
 leave_parent(struct plan *plan)
@@ -258,10 +244,6 @@ child(struct plan *plan)
 {
     enum step step = PREPARE;
     long result = leave_parent(plan);
-    if (result == 0) {
-        step = JOIN_CGROUP;
-        result = join_cgroup(plan);
-    }
     if (result == 0) {
         step = LIMIT;
         result = set_limits(plan);
@@ -468,7 +450,7 @@ new_stack(void)
 }
 
 PyDoc_STRVAR(spawn_doc,
-"spawn(descriptors, first_slot, paths, check, argv, envp, cwd, cgroup, cgroup_procs, user,\n"
+"spawn(descriptors, first_slot, paths, check, argv, envp, cwd, cgroup, user,\n"
 "      limits, no_new_privileges, umask) -> (pid, pidfd)\n\n"
 "Make a process that executes the first of `paths` that it can; spawn.py says what is what.\n"
 "Raises OSError when there can be no process.");
@@ -478,14 +460,14 @@ spawn(PyObject *module, PyObject *args)
 {
     (void)module;
     PyObject *descriptors, *paths, *checked, *argv, *envp, *user, *limits;
-    const char *cwd, *cgroup_procs;
+    const char *cwd;
     int cgroup, pidfd = -1;
     sweep();
     struct plan *plan = PyMem_Calloc(1, sizeof *plan);
     if (plan == NULL)
         return PyErr_NoMemory();
-    if (!PyArg_ParseTuple(args, "O!iOOOOyizOO!pI", &PyTuple_Type, &descriptors, &plan->first_slot,
-                          &paths, &checked, &argv, &envp, &cwd, &cgroup, &cgroup_procs, &user,
+    if (!PyArg_ParseTuple(args, "O!iOOOOyiOO!pI", &PyTuple_Type, &descriptors, &plan->first_slot,
+                          &paths, &checked, &argv, &envp, &cwd, &cgroup, &user,
                           &PyTuple_Type, &limits, &plan->no_new_privileges, &plan->umask))
         goto failed;
     plan->files = (int)PyTuple_GET_SIZE(descriptors) - 1;
@@ -497,7 +479,6 @@ spawn(PyObject *module, PyObject *args)
     Py_INCREF(args);
     plan->owner = args;
     plan->cwd = cwd;
-    plan->cgroup_procs = cgroup_procs;
     if ((plan->paths = pointers(paths)) == NULL || (plan->check = pointers(checked)) == NULL
         || (plan->argv = pointers(argv)) == NULL || (plan->envp = pointers(envp)) == NULL
         || read_user(plan, user) < 0 || read_limits(plan, limits) < 0

@@ -70,7 +70,6 @@ class Spawner:
                 program.environment,
                 program.cwd,
                 directory,
-                None,
                 program.user,
                 program.limits,
                 program.no_new_privileges,
