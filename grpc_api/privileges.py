@@ -9,7 +9,8 @@ group.
 
 import ctypes
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -89,6 +90,54 @@ def check_state_dir(path: Path) -> None:
             f"{path} must belong to {SERVICE_USER} and be writable by nobody else: "
             f"run `chown {SERVICE_USER} {path}; chmod 711 {path}`, or choose another state_dir"
         )
+
+
+def check_interpreter(front: Account | None) -> None:
+    """Raise ConfigError if the front could not read the Python that runs it, or our code.
+
+    It begins as root, and would fail at the first import after it has become somebody
+    else: with a traceback, as what one cannot read is not there for one's imports.
+    """
+    if front is None:
+        return
+    files = {file for name in list(sys.modules) if (file := _file_of(name))}
+    directories = {file.parent for file in files} | {Path(one) for one in sys.path if one}
+    # As root: to others, what is closed to them does not exist.
+    needed = [one for one in (*sorted(directories), *sorted(files)) if one.exists()]
+    if (closed := closed_to(front, needed)) is not None:
+        raise ConfigError(
+            f"front_user {front.name} cannot read {closed}, where Python or job-worker is "
+            f"installed ({sys.base_prefix}, {sys.prefix}): install both where everybody may "
+            "read, such as in a venv below /opt made by /usr/bin/python3, or give "
+            f"{front.name} the right to"
+        )
+
+
+def closed_to(account: Account, needed: Sequence[Path]) -> Path | None:
+    """What keeps a user from reading the first of these files and directories that it cannot."""
+    resolved = [one.resolve() for one in needed]
+    with acting_as(account):
+        for path, real in zip(needed, resolved, strict=True):
+            if not _readable(path):
+                return next((one for one in reversed(real.parents) if not _may(one, os.X_OK)), real)
+    return None
+
+
+def _readable(path: Path) -> bool:
+    """Whether one may read a file, or list a directory and what is in it."""
+    return _may(path, os.R_OK) and (not path.is_dir() or _may(path, os.X_OK))
+
+
+def _may(path: Path, right: int) -> bool:
+    return os.access(path, right, effective_ids=True)
+
+
+def _file_of(module: str) -> Path | None:
+    """Where a module was read from, None if nowhere; the program itself is no module."""
+    file = getattr(sys.modules[module], "__file__", None)
+    if module == "__main__" or not isinstance(file, str):
+        return None
+    return Path(file) if Path(file).is_absolute() else None
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from jobworker.grpc_api.errors import ConfigError
 from jobworker.grpc_api.guard.rules import RULES, check_declared
 from jobworker.grpc_api.privileges import (
     acting_as,
+    check_interpreter,
     check_state_dir,
     front_account,
     with_readers,
@@ -73,6 +74,8 @@ def _checked(config: ServerConfig) -> KeeperConfig:
     renew_revocations(tls_files(config))
     with acting_as(front):
         read_credentials(tls_files(config))
+    check_interpreter(front)
+    with acting_as(front):
         try:
             load_tested(Path(config.policy))
         except AuthzError as error:
