@@ -24,6 +24,8 @@ class ExitCode(IntEnum):
     LIMIT = 6
     # Of the server or of the command.
     FAULT = 7
+    # EX_CONFIG of sysexits.h: the unit does not start the service again for it.
+    BAD_SETTINGS = 78
     # As timeout(1) has it.
     TIMED_OUT = 124
     # `run` and `wait` pass on the job's own code; what goes wrong outside the job
@@ -44,6 +46,7 @@ MEANINGS = {
     ExitCode.UNREACHABLE: "the server cannot be reached",
     ExitCode.LIMIT: "a limit is reached",
     ExitCode.FAULT: "a fault of the server, or of the command: it says where the traceback is",
+    ExitCode.BAD_SETTINGS: "`serve`: there is no serving with these settings",
     ExitCode.TIMED_OUT: "`wait --timeout`: a job still runs",
     ExitCode.RUN_FAILED: "`run`, `wait` for one: the job's own code is not known",
     ExitCode.CANNOT_EXECUTE: "`run`: the program cannot be executed",

@@ -1,14 +1,11 @@
-"""The server's settings: a YAML file, checked before anything is started."""
+"""The server's settings, as its processes have them; settings_file.py reads them."""
 
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import yaml
 
-from jobworker.authz.yaml_text import NotYaml, Place, compose, place_of
-from jobworker.grpc_api.errors import BadAddress, ConfigError
-from jobworker.grpc_api.settings_fault import doubled, fault_of
+from jobworker.grpc_api.errors import ConfigError
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor import (
     MAX_OUTPUT_BYTES,
@@ -179,9 +176,9 @@ class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     listen: str = ""
 
-    def address(self) -> tuple[str, int]:
-        """The host and the port to listen on. Raises ConfigError."""
-        return _host_and_port("metrics.listen", self.listen)
+    def address(self) -> tuple[str, int] | None:
+        """The host and the port to listen on, None for none. Raises ConfigError."""
+        return _host_and_port("metrics.listen", self.listen) if self.listen else None
 
 
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -217,88 +214,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             raise ConfigError(f"jobs: {error}") from error
 
 
-def load_server_config(path: Path) -> ServerConfig:
-    """Read a file, make its paths absolute, check it.
-
-    Raises ConfigError, with the file's name, and where in it the fault is.
-    """
-    try:
-        text = path.read_text()
-        root = compose(text, str(path))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text: {error}") from error
-    except NotYaml as error:
-        where = error.place or Place(str(path), 1, 1)
-        raise _told(where, f"not YAML: {error.problem}", error.hint) from error
-    if root is None:
-        raise ConfigError(f"{path} is empty: see deploy/server.yaml for what goes into it")
-    return _absolute(_checked(root, text, path), path.absolute().parent)
-
-
-def _checked(root: yaml.Node, text: str, path: Path) -> ServerConfig:
-    parsed = msgspec.yaml.decode(text)
-    fault = doubled(root) or fault_of(root, parsed, ServerConfig)
-    if fault is None:
-        # ServerConfig passes it on as it is.
-        fault = fault_of(_node_of(root, "jobs"), parsed.get("jobs", {}), _JobsConfig, "jobs")
-    if fault is not None:
-        raise _told(place_of(fault.node, str(path)), fault.problem, fault.hint)
-    config = msgspec.convert(parsed, ServerConfig)
-    try:
-        config.address()
-        if config.metrics.listen:
-            config.metrics.address()
-    except BadAddress as error:
-        where = place_of(_node_of(root, error.setting), str(path))
-        raise _told(where, str(error)) from error
-    return config
-
-
-class _JobsConfig(SupervisorConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What `jobs` may hold: the service's own directory is named once, outside of it."""
-
-    state_dir: str = "/"
-
-
-def _node_of(root: yaml.Node, setting: str) -> yaml.Node:
-    """Where a setting such as `metrics.listen` stands; what it is in, if it has its default."""
-    node = root
-    for name in setting.split("."):
-        inner = {key.value: value for key, value in node.value} if node.value else {}
-        if name not in inner:
-            return node
-        node = inner[name]
-    return node
-
-
-def _told(place: Place, problem: str, hint: str = "") -> ConfigError:
-    line = f"{place.file}:{place.line}:{place.column}: {problem}"
-    return ConfigError(f"{line}; {hint}" if hint else line)
-
-
 def _host_and_port(setting: str, text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdigit() or int(port) > 65535:
-        raise BadAddress(setting, f"{text!r} is not HOST:PORT")
+        raise ConfigError(f"{setting}: {text!r} is not HOST:PORT", setting)
     return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def _absolute(config: ServerConfig, base: Path) -> ServerConfig:
-    tls = config.tls
-    return msgspec.structs.replace(
-        config,
-        state_dir=str(base / config.state_dir),
-        policy=str(base / config.policy),
-        audit=msgspec.structs.replace(
-            config.audit,
-            directory=str(base / config.audit.directory) if config.audit.directory else "",
-        ),
-        tls=TlsConfig(
-            certificate=str(base / tls.certificate),
-            key=str(base / tls.key),
-            ca=str(base / tls.ca),
-            crl=str(base / crl) if (crl := tls.revocations()) else None,
-        ),
-    )

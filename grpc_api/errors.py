@@ -34,15 +34,19 @@ class BackendExposed(ApiError):
 
 
 class ConfigError(ApiError):
-    """The server's settings cannot be used; the message names the file and the setting."""
+    """The server's settings cannot be used; the message names the setting, or file and place.
 
+    `setting` is its name, such as metrics.listen, with a dot before each part;
+    empty if it is none in particular, or the place is told.
+    """
 
-class BadAddress(ConfigError):
-    """A setting is no address to listen on; `setting` is its name, such as metrics.listen."""
-
-    def __init__(self, setting: str, problem: str) -> None:
-        super().__init__(f"{setting}: {problem}")
+    def __init__(self, message: str, setting: str = "") -> None:
+        super().__init__(message)
         self.setting = setting
+
+
+class CannotServe(ApiError):
+    """The settings are good, but there is no serving with them now: another service is there."""
 
 
 class UndeclaredMethod(ApiError):

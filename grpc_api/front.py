@@ -18,6 +18,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from jobworker.authz.audit.record import AuditError
 from jobworker.authz.errors import AuthzError
 from jobworker.authz.policy.in_force import PolicyInForce
+from jobworker.grpc_api.check import tls_files
 from jobworker.grpc_api.config import ServerConfig
 from jobworker.grpc_api.edge.admission import EdgeLimits
 from jobworker.grpc_api.edge.edge import Edge
@@ -28,7 +29,7 @@ from jobworker.grpc_api.guard.call_counter import CallCounter
 from jobworker.grpc_api.guard.guard import Guard
 from jobworker.grpc_api.guard.job_trail import keep_recording
 from jobworker.grpc_api.privileges import become_front, warning
-from jobworker.grpc_api.serve import runtime_directory, tls_files
+from jobworker.grpc_api.serve import runtime_directory
 from jobworker.grpc_api.service.output_service import OutputService
 from jobworker.grpc_api.service.service import WorkerService
 from jobworker.grpc_api.upkeep.expiry import watch_expiry
@@ -134,12 +135,12 @@ async def _serve(config: ServerConfig, line: Line) -> None:
     line.send(("listening",), edge.listening())
     for kept in line.listening:
         kept.close()
-    if config.metrics.listen:
+    if (metrics := config.metrics.address()) is not None:
         # Those who do without need not wait for the import.
         from jobworker.grpc_api.upkeep.metrics import Counted, serve_metrics
 
         counted = Counted(calls, edge, health, policy, supervisor, trail)
-        serve_metrics(counted, *config.metrics.address())
+        serve_metrics(counted, *metrics)
     line.send(("up", "front", f"{host}:{port}"), urgent=True)
     await _work_until_gone(
         supervisor,

@@ -41,20 +41,23 @@ def front_account(config: ServerConfig, supervisor: SupervisorConfig) -> Account
         if config.front_user is not None or (users is not None and users.mapped()):
             raise ConfigError(
                 "front_user and jobs.users need a server started by root, "
-                f"but this is {SERVICE_USER}: leave them out, and all jobs run as {SERVICE_USER}"
+                f"but this is {SERVICE_USER}: leave them out, and all jobs run as {SERVICE_USER}",
+                "front_user" if config.front_user is not None else "jobs.users",
             )
         return None
     if users is None:
         raise ConfigError(
             "the server is started by root, so jobs.users must say who runs jobs: map CNs to "
             "Unix users in `names`, OUs in `tenants`; or `jobs_run_as_root: true`; "
-            "or start the server as an ordinary user, who then runs all jobs"
+            "or start the server as an ordinary user, who then runs all jobs",
+            "jobs.users",
         )
     if config.front_user is None:
         if users.mapped():
             raise ConfigError(
                 "front_user is missing: name a Unix user of its own for the process that faces "
-                "the network, such as one made by `adduser --system --group jobworker`"
+                "the network, such as one made by `adduser --system --group jobworker`",
+                "front_user",
             )
         return None
     return _checked(_account(config.front_user, "front_user"), supervisor)
@@ -64,20 +67,24 @@ def _account(name: str, setting: str) -> Account:
     try:
         return find_account(name)
     except KeyError:
-        raise ConfigError(f"{setting}: there is no Unix user {name} on this host") from None
+        text = f"{setting}: there is no Unix user {name} on this host"
+        raise ConfigError(text, setting) from None
 
 
 def _checked(front: Account, supervisor: SupervisorConfig) -> Account:
     if front.uid == 0:
-        raise ConfigError("front_user must not be root: name a user without rights of its own")
+        text = "front_user must not be root: name a user without rights of its own"
+        raise ConfigError(text, "front_user")
     jobs = sorted(supervisor.users.mapped()) if supervisor.users else []
     for account in [_account(name, "jobs.users") for name in jobs]:
         if account.uid == front.uid:
-            raise ConfigError(f"front_user {front.name} must not run jobs as well")
+            text = f"front_user {front.name} must not run jobs as well"
+            raise ConfigError(text, "front_user")
         if front.gid in account.groups:
             raise ConfigError(
                 f"{account.name}, who runs jobs, is in the group of front_user {front.name}, "
-                "which may read all output: give front_user a group of its own"
+                "which may read all output: give front_user a group of its own",
+                "front_user",
             )
     return front
 
@@ -109,7 +116,8 @@ def check_interpreter(front: Account | None) -> None:
             f"front_user {front.name} cannot read {closed}, where Python or job-worker is "
             f"installed ({sys.base_prefix}, {sys.prefix}): install both where everybody may "
             "read, such as in a venv below /opt made by /usr/bin/python3, or give "
-            f"{front.name} the right to"
+            f"{front.name} the right to",
+            "front_user",
         )
 
 

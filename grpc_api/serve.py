@@ -6,23 +6,14 @@ from typing import NoReturn
 
 import msgspec
 
-from jobworker.authz.errors import AuthzError
-from jobworker.authz.policy.in_force import load_tested
+from jobworker.grpc_api.check import check, check_audit, tls_files
 from jobworker.grpc_api.config import ServerConfig
-from jobworker.grpc_api.edge.credentials import TlsFiles, read_credentials
 from jobworker.grpc_api.edge.tls import write_openssl_config
-from jobworker.grpc_api.errors import ConfigError
+from jobworker.grpc_api.errors import CannotServe, ConfigError
 from jobworker.grpc_api.guard.rules import RULES, check_declared
-from jobworker.grpc_api.privileges import (
-    acting_as,
-    check_interpreter,
-    check_state_dir,
-    front_account,
-    with_readers,
-)
+from jobworker.grpc_api.privileges import check_state_dir, with_readers
 from jobworker.grpc_api.upkeep.expiry import renew_revocations
 from jobworker.supervisor import (
-    SERVICE_USER,
     SUPERVISOR_TARGET,
     Account,
     KeeperConfig,
@@ -31,55 +22,65 @@ from jobworker.supervisor import (
     become_keeper,
     enter_service,
     log_environment,
+    say,
     upgrade_keeper,
 )
 
 FRONT_TARGET = "jobworker.grpc_api.front:main"
 
 
-def serve(config: ServerConfig) -> NoReturn:
-    """Run the service in this process; does not return.
+def serve(config: ServerConfig, file: Path) -> NoReturn:
+    """Run the service in this process with the settings of a file; does not return.
 
-    Raises ApiError when it cannot be served with this configuration; nothing
-    has been started then.
+    Raises ConfigError when it cannot be served with them, CannotServe when another
+    service is there; nothing has been started then.
     """
-    keeper = _checked(config)
+    keeper = _prepared(config, file)
     if config.supervisor().cgroup == "auto":
         enter_service(Path(config.state_dir))
     try:
         become_keeper(keeper)
     except StateError as error:
-        raise ConfigError(str(error)) from error
+        raise CannotServe(str(error)) from error
 
 
-def upgrade(config: ServerConfig) -> None:
-    """Have the running service go on with today's code and this configuration.
+def upgrade(config: ServerConfig, file: Path) -> None:
+    """Have the running service go on with today's code and the settings of a file.
 
-    Its jobs run on, and its clients reconnect. Raises ApiError, with nothing
-    changed, when it cannot be served so or there is no service.
+    Its jobs run on, and its clients reconnect. Raises ConfigError, with nothing
+    changed, when it cannot be served so, CannotServe when there is no service.
     """
-    keeper = _checked(config)
+    keeper = _prepared(config, file)
     try:
         upgrade_keeper(keeper)
     except StateError as error:
-        raise ConfigError(str(error)) from error
+        raise CannotServe(str(error)) from error
 
 
-def _checked(config: ServerConfig) -> KeeperConfig:
+def examine(config: ServerConfig, file: Path) -> list[str]:
+    """Warnings about the settings of a file, of which nothing is done.
+
+    Raises ConfigError when there is no serving with them.
+    """
+    check_declared(RULES)
+    found = check(config)
+    found.refuse(file)
+    return found.warnings(file)
+
+
+def _prepared(config: ServerConfig, file: Path) -> KeeperConfig:
     """What the keeper is to run, if it can be served."""
     check_declared(RULES)
-    supervisor = config.supervisor()
-    front = front_account(config, supervisor)
     # As who holds the CA's key; the front may have no right to it.
     renew_revocations(tls_files(config))
-    with acting_as(front):
-        read_credentials(tls_files(config))
-    check_interpreter(front)
-    with acting_as(front):
-        try:
-            load_tested(Path(config.policy))
-        except AuthzError as error:
-            raise ConfigError(str(error)) from error
+    found = check(config)
+    found.refuse(file)
+    os.environ.update(log_environment(config.log.format, config.log.level))
+    # The front tells of what ends, day by day.
+    for warning in found.warnings(file, but_of="tls"):
+        say("serve", warning, "warning")
+    front = found.front
+    supervisor = config.supervisor()
     supervisor = with_readers(supervisor, front)
     state_dir, runtime = Path(config.state_dir), runtime_directory(config)
     try:
@@ -115,29 +116,11 @@ def _prepare_audit(directory: Path, front: Account | None) -> None:
             directory.mkdir(mode=0o700, parents=True)
             if front is not None:
                 os.chown(directory, front.uid, front.gid)
-        with acting_as(front):
-            writable = os.access(directory, os.R_OK | os.W_OK | os.X_OK, effective_ids=True)
+        check_audit(directory, front)
     except OSError as error:
         raise ConfigError(f"cannot make the audit log {directory}: {error.strerror}") from error
-    if not writable:
-        user = front.name if front else SERVICE_USER
-        raise ConfigError(
-            f"{user} cannot write the audit log {directory}: "
-            f"run `chown -R {user} {directory}; chmod 700 {directory}`, or choose another directory"
-        )
 
 
 def runtime_directory(config: ServerConfig) -> Path:
     """Where the front keeps its socket: a directory of its own user alone."""
     return Path(config.state_dir) / "front"
-
-
-def tls_files(config: ServerConfig) -> TlsFiles:
-    """The TLS files of a configuration."""
-    tls = config.tls
-    return TlsFiles(
-        certificate=Path(tls.certificate),
-        key=Path(tls.key),
-        ca=Path(tls.ca),
-        crl=Path(crl) if (crl := tls.revocations()) else None,
-    )

@@ -34,38 +34,38 @@ class Fault(NamedTuple):
     hint: str = ""
 
 
-def doubled(node: yaml.Node) -> Fault | None:
-    """The first setting that is there twice, of which YAML would take the last without a word."""
+def doubled(node: yaml.Node) -> Iterator[Fault]:
+    """Yield the settings that are there twice, of which YAML would take the last without a word."""
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                return Fault(key, f"{key.value} is there twice")
+                yield Fault(key, f"{key.value} is there twice")
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else key)
-            if (fault := doubled(value)) is not None:
-                return fault
+            yield from doubled(value)
     elif isinstance(node, yaml.SequenceNode):
-        return next(filter(None, map(doubled, node.value)), None)
-    return None
+        for item in node.value:
+            yield from doubled(item)
 
 
-def fault_of(node: yaml.Node, value: object, kind: Any, name: str = "") -> Fault | None:
-    """What is wrong with settings that should be of the type `kind`; None if nothing is."""
+def faults_of(node: yaml.Node, value: object, kind: Any, name: str = "") -> Iterator[Fault]:
+    """Yield what is wrong with settings that should be of the type `kind`, in their order."""
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         problem = str(error)
     else:
-        return None
+        return
+    told = False
     for part in _parts(node, value, kind, name):
-        if isinstance(part, Fault):
-            return part
-        if (fault := fault_of(*part)) is not None:
-            return fault
+        for fault in (part,) if isinstance(part, Fault) else faults_of(*part):
+            yield fault
+            told = True
     if (missing := _missing(value, kind)) and isinstance(node, yaml.MappingNode):
         where = f"{name} needs" if name else "the file needs"
-        return Fault(node, f"{where} {' and '.join(missing)}", f"add `{missing[0]}: ...`")
-    return Fault(node, f"{name}: {_plain(problem)}" if name else _plain(problem))
+        yield Fault(node, f"{where} {' and '.join(missing)}", f"add `{missing[0]}: ...`")
+    elif not told:
+        yield Fault(node, f"{name}: {_plain(problem)}" if name else _plain(problem))
 
 
 # A node, its value, the type that it should have, and its name.

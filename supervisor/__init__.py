@@ -111,6 +111,7 @@ if TYPE_CHECKING:
     from jobworker.supervisor.keeper.logs import (
         log_environment,
         log_to_stderr,
+        say,
     )
     from jobworker.supervisor.keeper.packets import (
         Line,
@@ -194,6 +195,7 @@ _HOME = {
     "limits_message": "ipc.messages",
     "log_environment": "keeper.logs",
     "log_to_stderr": "keeper.logs",
+    "say": "keeper.logs",
     "stop_message": "ipc.messages",
     "to_bytes": "exact_text",
     "to_text": "exact_text",
@@ -258,6 +260,7 @@ __all__ = [
     "limits_message",
     "log_environment",
     "log_to_stderr",
+    "say",
     "stop_message",
     "to_bytes",
     "to_text",

@@ -80,11 +80,15 @@ ALLOWED = {
     "grpc_api.upkeep": """
         authz authz.ca authz.policy grpc_api grpc_api.edge grpc_api.guard proto supervisor
     """,
+    "grpc_api.check": """
+        authz authz.policy grpc_api grpc_api.edge grpc_api.upkeep supervisor
+    """,
     "grpc_api.serve": """
-        authz authz.policy grpc_api grpc_api.edge grpc_api.guard grpc_api.upkeep supervisor
+        grpc_api grpc_api.check grpc_api.edge grpc_api.guard grpc_api.upkeep supervisor
     """,
     "grpc_api.front": """
-        authz authz.audit authz.policy grpc_api grpc_api.edge grpc_api.guard grpc_api.serve
+        authz authz.audit authz.policy grpc_api grpc_api.check grpc_api.edge grpc_api.guard
+        grpc_api.serve
         grpc_api.service grpc_api.upkeep proto supervisor
     """,
     "client": "proto",

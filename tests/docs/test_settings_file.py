@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from jobworker.grpc_api.config import ServerConfig, load_server_config
+from jobworker.grpc_api.config import ServerConfig
+from jobworker.grpc_api.settings_file import load_server_config
 from jobworker.supervisor.config import SupervisorConfig
 from jobworker.supervisor.host.users import UsersConfig
 

@@ -12,8 +12,8 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from jobworker.grpc_api.config import load_server_config
 from jobworker.grpc_api.errors import ConfigError
+from jobworker.grpc_api.settings_file import load_server_config
 from jobworker.proto import workerservice_pb2 as pb
 from tests.conftest import POLICY, USERS
 from tests.front.test_audit_requests import limit_files

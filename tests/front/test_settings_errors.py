@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from jobworker.grpc_api.config import load_server_config
 from jobworker.grpc_api.errors import ConfigError
+from jobworker.grpc_api.settings_file import load_server_config
 
 GOOD = """\
 state_dir: state

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from jobworker.grpc_api.config import load_server_config
+from jobworker.grpc_api.check import tls_files
 from jobworker.grpc_api.edge.credentials import read_credentials
 from jobworker.grpc_api.errors import TlsError
-from jobworker.grpc_api.serve import tls_files
+from jobworker.grpc_api.settings_file import load_server_config
 from tests.conftest import POLICY, USERS
 from tests.support.pki import Authority
 from tests.support.server import configure, leaving_no_process, own_address, running_server, serving
