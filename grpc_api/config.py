@@ -10,6 +10,7 @@ from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor import (
     MAX_OUTPUT_BYTES,
     MIN_OUTPUT_BYTES,
+    Size,
     SupervisorConfig,
 )
 
@@ -61,9 +62,9 @@ class OutputLimitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     "stop-job".
     """
 
-    bytes: int = 0
+    bytes: Size = 0
     overflow: str = "rotate"
-    rate: int = 0
+    rate: Size = 0
 
     def __post_init__(self) -> None:
         """Raise ValueError for what the supervisor would not take."""
@@ -103,7 +104,7 @@ class QuotaConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     running: int = 0
     starts_per_minute: int = 0
-    output_bytes: int = 0
+    output_bytes: Size = 0
 
     def __post_init__(self) -> None:
         """Raise ValueError for what no quota can be."""
@@ -151,7 +152,7 @@ class AuditConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     directory: str = ""
     on_failure: str = "refuse"
-    rotate_bytes: int = 64 * 1024 * 1024
+    rotate_bytes: Size = 64 * 1024 * 1024
     keep_files: int = 0
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ import msgspec
 import yaml
 
 from jobworker.authz.yaml_text import near
+from jobworker.supervisor import is_size, size_of
 
 # msgspec's names of types, in words.
 _WORDS = {
@@ -65,7 +66,24 @@ def faults_of(node: yaml.Node, value: object, kind: Any, name: str = "") -> Iter
         where = f"{name} needs" if name else "the file needs"
         yield Fault(node, f"{where} {' and '.join(missing)}", f"add `{missing[0]}: ...`")
     elif not told:
+        if is_size(kind) and (isinstance(value, bool) or not isinstance(value, int)):
+            problem = "must be a size in bytes, such as 67108864, 64K or 1G"
         yield Fault(node, f"{name}: {_plain(problem)}" if name else _plain(problem))
+
+
+def with_sizes(value: object, kind: Any) -> Any:
+    """The settings with each size that is a text as its number of bytes."""
+    kind = _plain_kind(kind)
+    if is_size(kind):
+        size = size_of(value) if isinstance(value, str) else None
+        return value if size is None else size
+    if not isinstance(value, dict):
+        return value
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        kinds = {one.name: one.type for one in msgspec.structs.fields(kind)}
+    else:
+        kinds = dict.fromkeys(value, (get_args(kind) or (Any,))[-1])
+    return {name: with_sizes(inner, kinds.get(name, Any)) for name, inner in value.items()}
 
 
 # A node, its value, the type that it should have, and its name.

@@ -10,7 +10,7 @@ import yaml
 from jobworker.authz.yaml_text import NotYaml, Place, compose, place_of
 from jobworker.grpc_api.config import ServerConfig, TlsConfig
 from jobworker.grpc_api.errors import ConfigError
-from jobworker.grpc_api.settings_fault import Fault, doubled, faults_of
+from jobworker.grpc_api.settings_fault import Fault, doubled, faults_of, with_sizes
 from jobworker.supervisor import SupervisorConfig
 
 
@@ -49,7 +49,10 @@ def _read(path: Path) -> tuple[str, yaml.Node]:
 
 
 def _checked(root: yaml.Node, text: str, path: Path) -> ServerConfig:
-    parsed = msgspec.yaml.decode(text)
+    parsed = with_sizes(msgspec.yaml.decode(text), ServerConfig)
+    if isinstance(parsed, dict) and "jobs" in parsed:
+        # ServerConfig passes it on as it is.
+        parsed["jobs"] = with_sizes(parsed["jobs"], _JobsConfig)
     faults = list(doubled(root)) or list(_faults(root, parsed))
     if not faults:
         config = msgspec.convert(parsed, ServerConfig)
@@ -63,7 +66,6 @@ def _checked(root: yaml.Node, text: str, path: Path) -> ServerConfig:
 def _faults(root: yaml.Node, parsed: Any) -> Iterator[Fault]:
     yield from faults_of(root, parsed, ServerConfig)
     if isinstance(parsed, dict) and isinstance(jobs := parsed.get("jobs", {}), dict):
-        # ServerConfig passes it on as it is.
         yield from faults_of(_find(root, ("jobs",))[1], jobs, _JobsConfig, "jobs")
 
 

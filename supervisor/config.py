@@ -4,6 +4,7 @@ import msgspec
 
 from jobworker.supervisor.host.isolation import IsolationConfig
 from jobworker.supervisor.host.limits import LimitsConfig
+from jobworker.supervisor.host.sizes import Size
 from jobworker.supervisor.host.users import UsersConfig
 
 BASE_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
@@ -18,7 +19,7 @@ class RetentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     seconds: float = 30 * 86400.0
     jobs: int = 100_000
-    output_bytes: int = 0
+    output_bytes: Size = 0
 
     def __post_init__(self) -> None:
         """Raise ValueError for what cannot be meant."""
@@ -45,8 +46,8 @@ class SupervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     grace_seconds: float = 10.0
     start_seconds: float = 10.0
     stop_seconds: float = 30.0
-    segment_bytes: int = 64 * 1024 * 1024
-    pipe_bytes: int = 1024 * 1024
+    segment_bytes: Size = 64 * 1024 * 1024
+    pipe_bytes: Size = 1024 * 1024
     spare_launchers: int = 8
     cgroup: str = "auto"
     retention: RetentionConfig = RetentionConfig()

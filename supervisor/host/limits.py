@@ -6,6 +6,7 @@ from collections.abc import Collection
 import msgspec
 
 from jobworker.supervisor.errors import CannotPlace, InvalidRequest
+from jobworker.supervisor.host.sizes import Size
 
 # A launcher needs about a third of this to get as far as the job's program.
 MIN_MEMORY_BYTES = 4 * 1024 * 1024
@@ -30,7 +31,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     how many seconds it may run.
     """
 
-    memory: int = 0
+    memory: Size = 0
     cpus: float = 0.0
     processes: int = 0
     open_files: int = 0
