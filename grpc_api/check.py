@@ -27,6 +27,7 @@ from jobworker.grpc_api.privileges import (
     check_state_dir,
     front_account,
 )
+from jobworker.grpc_api.rehearsal import rehearse
 from jobworker.grpc_api.settings_file import place_of_setting
 from jobworker.grpc_api.upkeep.expiry import AHEAD, NO_LIST, expiry_warning
 from jobworker.supervisor import SERVICE_USER, Account, find_account
@@ -67,8 +68,8 @@ class Findings(NamedTuple):
         return [one.told(file) for one in doubts if one.setting[:1] != (but_of,)]
 
 
-def check(config: ServerConfig) -> Findings:
-    """Find out what is wrong with settings that were read."""
+def check(config: ServerConfig, *, listening: bool) -> Findings:
+    """Find out what is wrong with settings that were read; with `listening` on addresses, too."""
     problems = list(_check_names(config))
     front = None
     try:
@@ -77,6 +78,8 @@ def check(config: ServerConfig) -> Findings:
         problems.append(_problem(error))
     else:
         problems += _check_reading(config, front)
+        if listening:
+            problems += map(_problem, rehearse(config, front))
     problems += _check_directories(config, front)
     return Findings(tuple(problems), front)
 

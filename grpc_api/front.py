@@ -131,16 +131,16 @@ async def _serve(config: ServerConfig, line: Line) -> None:
     await server.start()
     edge.serve_output(_output_service(config, guard, calls, supervisor).serve)
     host, port = await edge.start(*config.address(), line.listening)
-    # The keeper holds them, too, so that clients can connect while there is no front.
-    line.send(("listening",), edge.listening())
-    for kept in line.listening:
-        kept.close()
     if (metrics := config.metrics.address()) is not None:
         # Those who do without need not wait for the import.
         from jobworker.grpc_api.upkeep.metrics import Counted, serve_metrics
 
         counted = Counted(calls, edge, health, policy, supervisor, trail)
         serve_metrics(counted, *metrics)
+    # The keeper holds them, too, so that clients can connect while there is no front.
+    line.send(("listening",), edge.listening())
+    for kept in line.listening:
+        kept.close()
     line.send(("up", "front", f"{host}:{port}"), urgent=True)
     await _work_until_gone(
         supervisor,

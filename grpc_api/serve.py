@@ -12,9 +12,11 @@ from jobworker.grpc_api.edge.tls import write_openssl_config
 from jobworker.grpc_api.errors import CannotServe, ConfigError
 from jobworker.grpc_api.guard.rules import RULES, check_declared
 from jobworker.grpc_api.privileges import check_state_dir, with_readers
+from jobworker.grpc_api.rehearsal import rehearse_code
 from jobworker.grpc_api.upkeep.expiry import renew_revocations
 from jobworker.supervisor import (
     SUPERVISOR_TARGET,
+    UPGRADE_DONE,
     Account,
     KeeperConfig,
     ServiceConfig,
@@ -35,7 +37,8 @@ def serve(config: ServerConfig, file: Path) -> NoReturn:
     Raises ConfigError when it cannot be served with them, CannotServe when another
     service is there; nothing has been started then.
     """
-    keeper = _prepared(config, file)
+    # Where another service listens, the front says so.
+    keeper = _prepared(config, file, listening=False)
     if config.supervisor().cgroup == "auto":
         enter_service(Path(config.state_dir))
     try:
@@ -47,14 +50,24 @@ def serve(config: ServerConfig, file: Path) -> NoReturn:
 def upgrade(config: ServerConfig, file: Path) -> None:
     """Have the running service go on with today's code and the settings of a file.
 
-    Its jobs run on, and its clients reconnect. Raises ConfigError, with nothing
-    changed, when it cannot be served so, CannotServe when there is no service.
+    Its jobs run on, and its clients reconnect. Returns when the new front serves. Raises
+    ConfigError when it cannot be served so, CannotServe when there is no service, or
+    there is no telling: then the service goes on as before.
     """
-    keeper = _prepared(config, file)
+    keeper = _prepared(config, file, listening=True)
+    rehearse_code([one for one in (keeper.supervisor, keeper.front) if one is not None])
     try:
-        upgrade_keeper(keeper)
+        note = upgrade_keeper(keeper)
     except StateError as error:
         raise CannotServe(str(error)) from error
+    if note is None:
+        say("serve", "told an older keeper to upgrade: its log says how that goes", "warning")
+    elif note.outcome != UPGRADE_DONE:
+        kind = ConfigError if note.refused else CannotServe
+        raise kind(
+            f"there is no serving with these settings, so the service goes on with those of "
+            f"before: {note.outcome}; its log says why"
+        )
 
 
 def examine(config: ServerConfig, file: Path) -> list[str]:
@@ -63,17 +76,17 @@ def examine(config: ServerConfig, file: Path) -> list[str]:
     Raises ConfigError when there is no serving with them.
     """
     check_declared(RULES)
-    found = check(config)
+    found = check(config, listening=True)
     found.refuse(file)
     return found.warnings(file)
 
 
-def _prepared(config: ServerConfig, file: Path) -> KeeperConfig:
+def _prepared(config: ServerConfig, file: Path, *, listening: bool) -> KeeperConfig:
     """What the keeper is to run, if it can be served."""
     check_declared(RULES)
     # As who holds the CA's key; the front may have no right to it.
     renew_revocations(tls_files(config))
-    found = check(config)
+    found = check(config, listening=listening)
     found.refuse(file)
     os.environ.update(log_environment(config.log.format, config.log.level))
     # The front tells of what ends, day by day.

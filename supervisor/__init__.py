@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     )
     from jobworker.supervisor.control import (
         SUPERVISOR_TARGET,
+        UPGRADE_DONE,
         become_keeper,
+        running_config,
         upgrade_keeper,
     )
     from jobworker.supervisor.errors import (
@@ -191,6 +193,7 @@ _HOME = {
     "SupervisorConfig": "config",
     "SupervisorError": "errors",
     "SupervisorUnavailable": "errors",
+    "UPGRADE_DONE": "control",
     "Usage": "host.accounting",
     "become_keeper": "control",
     "enter_service": "host.cgroup",
@@ -202,6 +205,7 @@ _HOME = {
     "limits_message": "ipc.messages",
     "log_environment": "keeper.logs",
     "log_to_stderr": "keeper.logs",
+    "running_config": "control",
     "say": "keeper.logs",
     "size_of": "host.sizes",
     "stop_message": "ipc.messages",
@@ -221,6 +225,7 @@ __all__ = [
     "STDERR",
     "STDOUT",
     "SUPERVISOR_TARGET",
+    "UPGRADE_DONE",
     "Account",
     "AlreadyEnded",
     "AsyncJob",
@@ -270,6 +275,7 @@ __all__ = [
     "limits_message",
     "log_environment",
     "log_to_stderr",
+    "running_config",
     "say",
     "size_of",
     "stop_message",

@@ -5,17 +5,24 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import NoReturn
 
 from jobworker.supervisor.errors import StateError
 from jobworker.supervisor.keeper.config import KeeperConfig
 from jobworker.supervisor.keeper.state_lock import DORMANT, holder_of, signal_holder
+from jobworker.supervisor.keeper.upgrade import DONE, UNDER_WAY, UpgradeNote, upgrade_note
 
 # What a service on this host runs as its supervisor.
 SUPERVISOR_TARGET = "jobworker.supervisor.core.process:main"
 _KEEPER = "jobworker.supervisor.keeper"
+# How an upgrade went that went well.
+UPGRADE_DONE = DONE
 _CONFIG = "keeper.json"
+# How long replacing a service's processes may take: they have time to end, see keeper.py.
+UPGRADE_SECONDS = 120.0
+LOOK_MILLISECONDS = 50
 
 
 def _command(config: str) -> list[str]:
@@ -44,16 +51,47 @@ def become_keeper(config: KeeperConfig) -> NoReturn:
     os.execv(command[0], command)
 
 
-def upgrade_keeper(config: KeeperConfig) -> None:
-    """Have the service on the directory replace its processes, with this configuration.
-
-    Raises StateError when there is none.
-    """
-    state_dir = Path(config.state_dir)
+def running_config(state_dir: Path) -> KeeperConfig:
+    """What the service on the directory runs. Raises StateError when there is none."""
     if holder_of(state_dir) is None:
         raise StateError(f"no service runs on {state_dir}: there is nothing to upgrade")
+    try:
+        return KeeperConfig.read(state_dir / _CONFIG)
+    except (OSError, ValueError) as error:
+        raise StateError(f"cannot read {state_dir / _CONFIG}: {error}") from error
+
+
+def upgrade_keeper(config: KeeperConfig) -> UpgradeNote | None:
+    """Have the service on the directory replace its processes, with this configuration.
+
+    Returns how that went, once they serve or the former configuration is in force again; None
+    at once for a keeper that is too old to tell. Raises StateError when there is no service,
+    or it does not come to an end.
+    """
+    state_dir = Path(config.state_dir)
+    holder = holder_of(state_dir)
+    if holder is None:
+        raise StateError(f"no service runs on {state_dir}: there is nothing to upgrade")
+    before = upgrade_note(state_dir, holder.pid)
     config.write(state_dir / _CONFIG)
-    signal_holder(state_dir, signal.SIGHUP)
+    pidfd = signal_holder(state_dir, signal.SIGHUP)
+    if pidfd is None:
+        raise StateError(f"the keeper on {state_dir} has just ended: start it again")
+    ended = select.poll()
+    ended.register(pidfd, select.POLLIN)
+    deadline = time.monotonic() + UPGRADE_SECONDS
+    while before is not None and time.monotonic() < deadline:
+        if ended.poll(LOOK_MILLISECONDS):
+            raise StateError("the service has ended; its log says why")
+        note = upgrade_note(state_dir, holder.pid)
+        if note is not None and note.number > before.number and note.outcome != UNDER_WAY:
+            return note
+    if before is not None:
+        raise StateError(
+            f"the service does not serve after {UPGRADE_SECONDS:.0f} s; its log says why, and it "
+            "goes on trying"
+        )
+    return None
 
 
 def _attend(state_dir: Path) -> NoReturn:

@@ -126,7 +126,7 @@ DOORS = {
     "supervisor.host": "accounting cgroup inside isolation limits sizes tree users",
     "supervisor.ipc": "client messages requests server snapshot watches",
     "supervisor.journal": "journal start_keys",
-    "supervisor.keeper": "config launcher logs packets state_lock",
+    "supervisor.keeper": "config launcher logs packets state_lock upgrade",
     "supervisor.local": "capture keeper_link live_job placement pool stops",
     "supervisor.output": "follow pump reader recorder segments",
 }

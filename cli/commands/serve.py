@@ -21,7 +21,8 @@ DEFAULT_CONFIG = Path("/etc/jobworker/server.yaml")
 @click.option(
     "--upgrade",
     is_flag=True,
-    help="Have the running server go on with this version and these settings; jobs run on.",
+    help="Have the running server go on with this version and these settings, and wait until "
+    "it does; jobs run on.",
 )
 @click.option(
     "--check",

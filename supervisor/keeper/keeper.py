@@ -24,6 +24,7 @@ from jobworker.supervisor.keeper.ledger import DescriptorStore, ExitLedger
 from jobworker.supervisor.keeper.mailbox import Mailbox
 from jobworker.supervisor.keeper.services import Ending, Phase, Service, Services
 from jobworker.supervisor.keeper.state_lock import DORMANT, SERVING, StateLock
+from jobworker.supervisor.keeper.upgrade import Upgrade
 
 # Seconds that the front has to end by itself once told to.
 FRONT_END_SECONDS = 10.0
@@ -42,6 +43,7 @@ class Keeper:
         self._store = DescriptorStore()
         self._ledger = ExitLedger()
         self._services = Services(config, self._selector)
+        self._upgrading = Upgrade(path, config)
         self._phase = Phase.SERVING
         self._ending_since = 0.0
         self._status = 0
@@ -99,6 +101,8 @@ class Keeper:
             return
         if stopping and service is self._services.supervisor and exitcode == 0:
             self._end()
+        elif ending in (Ending.REFUSED, Ending.HOPELESS) and self._upgrading.under_way:
+            self._go_back(f"{service.name}: {ending.value} (exit status {exitcode})", exitcode)
         elif ending in (Ending.REFUSED, Ending.HOPELESS) and (stopping or not len(self._store)):
             log(f"{service.name}: {ending.value}, and there is no job to stay for", "error")
             self._status = REFUSED if ending is Ending.REFUSED else 1
@@ -177,7 +181,7 @@ class Keeper:
             case ("fork", str(cgroup)):
                 self._fork_launcher(descriptors, cgroup)
             case ("up", _, _):
-                self._services.supervisor.up = True
+                self._came_up(self._services.supervisor)
             case _:
                 packets.close_all(descriptors)
                 log(f"ignored a packet it does not know: {packet!r}", "warning")
@@ -191,7 +195,7 @@ class Keeper:
         packets.close_all(descriptors)
         match packet:
             case ("up", _, str(address)) if self._services.front is not None:
-                self._services.front.up = True
+                self._came_up(self._services.front)
                 log(f"serving on {address}")
                 sd_notify.notify("READY=1", f"STATUS=serving on {address}")
             case _:
@@ -254,13 +258,31 @@ class Keeper:
             config = KeeperConfig.read(self._path)
         except (OSError, ValueError) as error:
             log(f"cannot read {self._path} ({error}): going on as before", "error")
+            self._upgrading.refuse(f"cannot read {self._path}: {error}")
             return
         sd_notify.reloading()
+        self._upgrading.begin(config)
+        self._replace_services(config)
+        log("upgrading: the jobs run on")
+
+    def _replace_services(self, config: KeeperConfig) -> None:
         self._services.configure(config)
         os.environ.update(config.environment)
         self._retire_all()
         self._enter(Phase.SERVING)
-        log("upgrading: the jobs run on")
+
+    def _came_up(self, service: Service) -> None:
+        service.up = True
+        if all(one.up and one.retires_by is None for one in self._services.all()):
+            self._upgrading.succeed()
+
+    def _go_back(self, reason: str, exitcode: int) -> None:
+        """There is no serving with what an upgrade has brought: what was before is tried again."""
+        config = self._upgrading.fail(reason, refused=exitcode == REFUSED)
+        log(f"{reason}: going on with the settings of before the upgrade", "error")
+        for service in self._services.all():
+            service.forgive()
+        self._replace_services(config)
 
     def _retire_all(self) -> None:
         """Have supervisor and front end without touching a job.

@@ -63,6 +63,10 @@ class Service:
         if self.process is not None:
             self.retires_by = time.monotonic() + seconds
 
+    def forgive(self) -> None:
+        """What it is started with is another from now on: its failures say nothing any more."""
+        self._backoff, self.due = Backoff(), 0.0
+
     def hang_up(self) -> None:
         """Close its socket, which tells its process to end."""
         if self.mailbox is not None:
@@ -80,7 +84,8 @@ class Service:
         self.hang_up()
         self.process = None
         if self.retires_by is not None:
-            self.retires_by, self._backoff, self.due = None, Backoff(), 0.0
+            self.retires_by = None
+            self.forgive()
             return Ending.RETIRED
         own_fault = not self.up and exitcode != -signal.SIGKILL
         self._backoff = self._backoff.after_death(lived, own_fault=own_fault)
