@@ -4,6 +4,7 @@ The exit codes are part of the command's interface: README.md and `jobworker
 --help` have the table below.
 """
 
+import json
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -177,9 +178,33 @@ def _request_failed(failed: CallFailed, endpoint: Endpoint) -> RequestFailed:
     return RequestFailed(sentence, telling.exit_code, failed.errno)
 
 
-def tell(sentence: str) -> None:
-    """Write a sentence to stderr, after the command's name."""
-    click.echo(f"jobworker: {printable_lines(sentence)}", err=True)
+class _Voice:
+    """How this process speaks on stderr."""
+
+    as_json = False
+
+
+def speak_json(*, yes: bool) -> None:
+    """Have what is told be lines of JSON from here on, or sentences again."""
+    _Voice.as_json = yes
+
+
+def speaks_json() -> bool:
+    """Whether what is told is lines of JSON."""
+    return _Voice.as_json
+
+
+def tell(sentence: str, exit_code: int | None = None) -> None:
+    """Write a sentence to stderr, after the command's name; or as JSON, where that is asked for.
+
+    With the `exit_code` that it is the reason of it is an error, else a message.
+    """
+    if not _Voice.as_json:
+        click.echo(f"jobworker: {printable_lines(sentence)}", err=True)
+    elif exit_code is None:
+        click.echo(json.dumps({"message": sentence}), err=True)
+    else:
+        click.echo(json.dumps({"error": sentence, "exit_code": int(exit_code)}), err=True)
 
 
 def printable_lines(text: str) -> str:

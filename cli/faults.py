@@ -3,13 +3,13 @@
 import sys
 import threading
 
-from jobworker.cli.errors import tell
+from jobworker.cli.errors import ExitCode, tell
 
 
 def tell_fault(error: BaseException) -> None:
     """Say that the command failed in a way it should not, and where the traceback is."""
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    tell(f"a fault of this command: {what}; {_kept(error)}")
+    tell(f"a fault of this command: {what}; {_kept(error)}", ExitCode.FAULT)
 
 
 def _kept(error: BaseException) -> str:

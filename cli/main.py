@@ -11,8 +11,8 @@ from typing import Never
 import click
 
 from jobworker.cli import faults, streams
-from jobworker.cli.errors import CliError, ExitCode, codes_text, tell
-from jobworker.cli.options import connection_options
+from jobworker.cli.errors import CliError, ExitCode, codes_text, speak_json, speaks_json, tell
+from jobworker.cli.options import connection_options, json_is_asked_for
 from jobworker.cli.suggestions import SuggestingGroup
 
 # Subcommand -> the module below jobworker.cli.commands and the command in it.
@@ -85,10 +85,15 @@ def _run() -> int:
         # Outside standalone mode a command's result, or its exit code, comes back.
         code = cli.main(prog_name="jobworker", standalone_mode=False)
     except CliError as error:
-        tell(str(error))
+        tell(str(error), error.exit_code)
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        # Of a command line that cannot be read no option has been looked at yet.
+        if speaks_json() or json_is_asked_for(sys.argv[1:]):
+            speak_json(yes=True)
+            tell(error.format_message(), error.exit_code)
+        else:
+            error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED

@@ -3,13 +3,14 @@
 import functools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import click
 
-from jobworker.cli.errors import failure, tell
+from jobworker.cli.errors import failure, speak_json, tell
 from jobworker.cli.settings import NAMES, config_path, resolve
 from jobworker.client.endpoint import Endpoint
 from jobworker.client.errors import ClientError
@@ -30,13 +31,27 @@ def output_option(command: Command) -> Command:
         type=click.Choice(["text", "json"]),
         default="text",
         show_default=True,
-        help="What to print on stdout.",
+        is_eager=True,
+        callback=_speak,
+        help="What to print: JSON is an object a line, on stdout, and on stderr for errors.",
     )(command)
 
 
-def say_done(job: str, output: OutputFormat) -> None:
-    """Print that what was asked has been done to a job, by the name it was given by."""
-    click.echo(json.dumps({"job": job}) if output == "json" else job)
+def _speak(_context: click.Context, _option: click.Parameter, output: OutputFormat) -> OutputFormat:
+    speak_json(yes=output == "json")
+    return output
+
+
+def json_is_asked_for(words: Sequence[str]) -> bool:
+    """Whether a command line that cannot be read asks for JSON, as far as can be told."""
+    own = list(takewhile("--".__ne__, words))
+    given = {f"{one}={other}" for one, other in pairwise(own)} | set(own)
+    return bool(given & {"-o=json", "--output=json", "-ojson"})
+
+
+def say_json(value: Mapping[str, object]) -> None:
+    """Print an object as a line of JSON."""
+    click.echo(json.dumps(value))
 
 
 def connection_options(command: Command) -> Command:

@@ -118,7 +118,7 @@ DOORS = {
         statements yaml_writer
     """,
     "authz.workbench": "diff explanation lint",
-    "cli.display": "fields job lines progress rights sink table usage",
+    "cli.display": "job lines progress rights sink table usage",
     "grpc_api.edge": "admission credentials edge output_connection peers tls",
     "grpc_api.guard": "access audit_trail call_counter fields guard job_trail refusal rules",
     "grpc_api.service": "output_service service",

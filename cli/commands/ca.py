@@ -1,6 +1,5 @@
 """`jobworker ca`: a certificate authority in a directory."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from jobworker.cli.errors import CliError, ExitCode, tell
-from jobworker.cli.options import OutputFormat, output_option
+from jobworker.cli.options import OutputFormat, output_option, say_json
 from jobworker.cli.suggestions import SuggestingGroup
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def init(directory: Path, name: str, key_type: "KeyType", days: int, output: Out
         authority.create(name, key_type, timedelta(days=days))
     if output == "json":
         files = {"ca": authority.certificate, "crl": authority.revocations}
-        click.echo(json.dumps({name: str(file) for name, file in files.items()}))
+        say_json({name: str(file) for name, file in files.items()})
     else:
         click.echo(f"A new CA is in {directory}; give {authority.certificate} to everybody.")
 
@@ -224,14 +223,15 @@ def _authority(directory: Path) -> "Iterator[CertificateAuthority]":
 def _show_issued(issued: "Issued", output: OutputFormat) -> None:
     if output == "json":
         files = {"certificate": str(issued.certificate), "key": str(issued.key)}
-        click.echo(json.dumps(_fields(issued.entry) | files))
+        say_json(_fields(issued.entry) | files)
     else:
         click.echo(f"{issued.certificate} and {issued.key}: {_line(issued.entry)}")
 
 
 def _show(entries: "Iterable[Entry]", output: OutputFormat) -> None:
     if output == "json":
-        click.echo(json.dumps([_fields(entry) for entry in entries]))
+        for entry in entries:
+            say_json(_fields(entry))
         return
     for entry in entries:
         click.echo(_line(entry))

@@ -1,6 +1,5 @@
 """`jobworker can-i`: what one may do, without doing it."""
 
-import json
 from typing import TYPE_CHECKING, Unpack
 
 import click
@@ -13,6 +12,7 @@ from jobworker.cli.options import (
     client_command,
     connection_options,
     output_option,
+    say_json,
 )
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ for _action in _ON_JOBS:
 def _answer(service: "Service", question: "pb.CanIRequest", output: OutputFormat) -> None:
     answer = service.can_i(question)
     if output == "json":
-        click.echo(json.dumps({"allowed": answer.allowed, "reason": answer.reason}))
+        say_json({"allowed": answer.allowed, "reason": answer.reason})
     else:
         click.echo(f"{'yes' if answer.allowed else 'no'}: {printable_lines(answer.reason)}")
     if not answer.allowed:

@@ -62,7 +62,7 @@ def _finish(service: Service, outcomes: Iterable[Exception | None]) -> None:
             case _:
                 raise error
         if str(told) not in sentences:
-            tell(str(told))
+            tell(str(told), told.exit_code)
         sentences.add(str(told))
         codes.append(told.exit_code)
     if codes:

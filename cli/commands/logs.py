@@ -165,7 +165,7 @@ def _sinks(
 
     several = len(ids) > 1
     if output == "json":
-        return {job: JsonSink({"job": job} if several else {}) for job in ids}
+        return {job: JsonSink({"job": job}) for job in ids}
     if raw or not (several or timestamps):
         return dict.fromkeys(ids, RawSink(merge))
     lines = LineOutput(writing, merge=merge)

@@ -1,6 +1,5 @@
 """`jobworker policy`: checks, converts, tries and explains policies, without a server."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobworker.cli.errors import CliError, ExitCode, printable, tell
-from jobworker.cli.options import OutputFormat, output_option
+from jobworker.cli.options import OutputFormat, output_option, say_json
 from jobworker.cli.suggestions import SuggestingGroup
 
 if TYPE_CHECKING:
@@ -42,10 +41,10 @@ def check(files: tuple[Path, ...], output: OutputFormat) -> None:
 
     examined = [examine(file) for file in files]
     if output == "json":
-        click.echo(msgspec.json.encode(examined))
+        click.echo(b"".join(msgspec.json.encode(one) + b"\n" for one in examined), nl=False)
     for one in examined:
         if one.error is not None:
-            tell(one.error)
+            tell(one.error, ExitCode.FAILED)
         elif output == "text":
             counted = f"{_counted(one.rules, 'rule')}, {_counted(one.grants, 'grant')}"
             _say(f"{one.file}: {counted}, version {one.version:.12}")
@@ -90,7 +89,7 @@ def try_cases(file: Path, cases: Path | None, output: OutputFormat) -> None:
         read = load_cases(cases or cases_file(file))
         failed = failures(load_policy(file), read)
     if output == "json":
-        click.echo(json.dumps({"cases": len(read), "failures": [str(one) for one in failed]}))
+        say_json({"cases": len(read), "failures": [str(one) for one in failed]})
     else:
         for one in failed:
             _say(str(one))
@@ -131,7 +130,7 @@ def explain(
         facts = parse_job(Text(job, Place("TENANT/OWNER", 1, 1)), program, command[1:])
         explanation = explained(load_policy(file), identity, action, facts)
     if output == "json":
-        click.echo(json.dumps(_explanation_fields(explanation)))
+        say_json(_explanation_fields(explanation))
     else:
         _say_explanation(explanation)
     if not explanation.decision.allowed:
@@ -165,7 +164,8 @@ def diff(old: Path, new: Path, directory: Path | None, output: OutputFormat) -> 
         identities = None if directory is None else identities_of(directory)
         found = difference(load_policy(old), load_policy(new), identities)
     if output == "json":
-        click.echo(json.dumps([_change_fields(change) for change in found.changes]))
+        for change in found.changes:
+            say_json(_change_fields(change))
     elif found.changes:
         for line in _change_lines(found.changes):
             _say(line)

@@ -8,7 +8,7 @@ import click
 
 from jobworker.cli.errors import CliError
 from jobworker.cli.job_ids import JobID
-from jobworker.cli.options import OutputFormat, client_command, output_option, say_done
+from jobworker.cli.options import OutputFormat, client_command, output_option, say_json
 from jobworker.cli.quantities import Seconds, size_text
 from jobworker.client.errors import CallFailed
 
@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 def remove(service: "Service", jobs: tuple[str, ...], output: OutputFormat) -> None:
     """Forget jobs that have ended, with their output, and print each ID when done."""
     from jobworker.cli.commands.each import for_each
+    from jobworker.cli.display.job import known_json
 
     def forget(job: str) -> None:
+        # Afterwards there is nothing left to tell.
+        told = known_json(service, job) if output == "json" else job
         service.remove(job)
-        say_done(job, output)
+        click.echo(told)
 
     for_each(service, jobs, forget)
 
@@ -70,18 +73,19 @@ def prune(
         return
     reply = service.prune(request)
     if output == "json":
-        click.echo(json.dumps({"jobs": list(reply.jobIDs), "bytes": reply.bytes}))
+        jobs = [{"id": job} for job in reply.jobIDs]
+        say_json({"count": len(jobs), "bytes": reply.bytes, "jobs": jobs})
     else:
         click.echo("".join(f"{job}\n" for job in reply.jobIDs), nl=False)
         click.echo(_sum(len(reply.jobIDs), reply.bytes), err=True)
 
 
 def _tell_what_would_be(would: "pb.WouldPruneResponse", output: OutputFormat) -> None:
-    from jobworker.cli.display.job import jobs_json, read_job
+    from jobworker.cli.display.job import job_json, read_job
 
     if output == "json":
-        jobs = jobs_json(list(map(read_job, would.jobs)))
-        click.echo(f'{{"count": {would.count}, "bytes": {would.bytes}, "jobs": {jobs}}}')
+        jobs = [json.loads(job_json(read_job(job))) for job in would.jobs]
+        say_json({"count": would.count, "bytes": would.bytes, "jobs": jobs})
     else:
         click.echo(_table(would), nl=False)
         click.echo(_sum(would.count, would.bytes), err=True)

@@ -7,7 +7,7 @@ thread decides.
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -102,7 +102,7 @@ def run(
         pb.GetOutputRequest(
             raw=True, streams=as_json or not merge, detail=as_json, untilExit=not wait_output
         ),
-        JsonSink() if as_json else RawSink(merge),
+        lambda job: JsonSink({"job": job}) if as_json else RawSink(merge),
         events,
     )
     try:
@@ -179,14 +179,14 @@ class _Attended:
         service: "Service",
         request: "pb.StartRequest",
         wanted: "pb.GetOutputRequest",
-        sink: "Sink",
+        sink_of: "Callable[[str], Sink]",
         events: Events,
     ) -> None:
         """`wanted` says how to ask for the output; the job comes into it when it is known."""
         self._service = service
         self._request = request
         self._wanted = wanted
-        self._sink = sink
+        self._sink_of = sink_of
         self._events = events
         self._job: str | None = None
         self._interrupts = 0
@@ -201,8 +201,9 @@ class _Attended:
             job = start_job(self._service, self._request).jobID
             self._events.put(Started(job))
             self._wanted.jobID = job
+            sink = self._sink_of(job)
             for piece in read_output(self._service, self._wanted):
-                self._sink.write(piece)
+                sink.write(piece)
             ended = wait_for_end(self._service, pb.WaitRequest(jobID=job))
             self._events.put(Ended(read_job(ended)))
         except ClientError as error:

@@ -1,6 +1,5 @@
 """`jobworker start`: starts a job and prints its ID."""
 
-import json
 from typing import TYPE_CHECKING, Unpack
 
 import click
@@ -25,9 +24,13 @@ def start(service: "Service", output: OutputFormat, **job: Unpack[JobOptions]) -
     The job runs on by itself; see `logs`, `status`, `wait` and `stop`.
     """
     reply = start_job(service, start_request(job))
-    as_json = json.dumps({"id": reply.jobID, "pid": reply.pid})
+    told = reply.jobID
+    if output == "json":
+        from jobworker.cli.display.job import known_json
+
+        told = known_json(service, reply.jobID, pid=reply.pid)
     try:
-        click.echo(as_json if output == "json" else reply.jobID)
+        click.echo(told)
     except CannotWrite as error:
         raise CliError(f"{error}; job {reply.jobID} has been started") from error
 

@@ -1,6 +1,5 @@
 """`jobworker stats`: what jobs use."""
 
-import json
 from typing import TYPE_CHECKING
 
 import click
@@ -22,7 +21,7 @@ def stats(service: "Service", jobs: tuple[str, ...], output: OutputFormat) -> No
 
     Processor time, memory and disk traffic are those of a job's whole tree.
     """
-    from jobworker.cli.display.fields import told
+    from jobworker.cli.display.job import job_json, read_job
     from jobworker.cli.display.table import table_text, terminal_width
     from jobworker.cli.display.usage import USAGE_HEADS, usage_cells
     from jobworker.proto import workerservice_pb2 as pb
@@ -32,8 +31,7 @@ def stats(service: "Service", jobs: tuple[str, ...], output: OutputFormat) -> No
     ]
     found = [service.status(name) for name in names]
     if output == "json":
-        shown = [{"id": status.jobID, **told(status.usage)} for status in found]
-        click.echo(json.dumps(shown))
+        click.echo("".join(f"{job_json(read_job(status))}\n" for status in found), nl=False)
         return
     rows: list[tuple[str, ...]] = [("JOB", "OWNER", *USAGE_HEADS)]
     rows += [(status.jobID, status.owner, *usage_cells(status.usage)) for status in found]

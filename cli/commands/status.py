@@ -57,7 +57,7 @@ def list_jobs(
     output: OutputFormat,
 ) -> None:
     """List the jobs that you may see, newest first."""
-    from jobworker.cli.display.job import HEADS, job_cells, jobs_json, read_job
+    from jobworker.cli.display.job import HEADS, job_cells, job_json, read_job
     from jobworker.cli.display.table import table_text, terminal_width
     from jobworker.proto import workerservice_pb2 as pb
 
@@ -68,7 +68,7 @@ def list_jobs(
     if quiet:
         click.echo("".join(f"{job.id}\n" for job in jobs), nl=False)
     elif output == "json":
-        click.echo(jobs_json(jobs))
+        click.echo("".join(f"{job_json(job)}\n" for job in jobs), nl=False)
     else:
         now = datetime.now(UTC)
         click.echo(table_text([HEADS, *(job_cells(job, now) for job in jobs)], terminal_width()))

@@ -7,7 +7,7 @@ import click
 from jobworker.cli.commands.new_job import stop_mode_name, stop_options
 from jobworker.cli.errors import CliError
 from jobworker.cli.job_ids import JobID
-from jobworker.cli.options import OutputFormat, client_command, output_option, say_done
+from jobworker.cli.options import OutputFormat, client_command, output_option
 from jobworker.cli.quantities import Seconds
 from jobworker.cli.signals import SignalNumber
 
@@ -55,7 +55,7 @@ def stop(
         reply = service.stop(request)
         if not reply.success:
             raise CliError(reply.message)
-        say_done(job, output)
+        _tell_done(service, job, output)
 
     for_all_at_once(service, jobs, end)
 
@@ -75,6 +75,13 @@ def signal_job(
 
     def send(job: str) -> None:
         service.signal(pb.SignalRequest(jobID=job, signal=number, all=to_all))
-        say_done(job, output)
+        _tell_done(service, job, output)
 
     for_each(service, jobs, send)
+
+
+def _tell_done(service: "Service", job: str, output: OutputFormat) -> None:
+    """Print the name that a job was given by, or all that is known of it now."""
+    from jobworker.cli.display.job import known_json
+
+    click.echo(known_json(service, job) if output == "json" else job)

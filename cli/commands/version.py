@@ -1,12 +1,11 @@
 """`jobworker version`."""
 
-import json
 import platform
 from importlib.metadata import version as installed
 
 import click
 
-from jobworker.cli.options import OutputFormat, output_option
+from jobworker.cli.options import OutputFormat, output_option, say_json
 
 
 @click.command()
@@ -20,6 +19,6 @@ def version(output: OutputFormat) -> None:
         "protobuf": installed("protobuf"),
     }
     if output == "json":
-        click.echo(json.dumps(versions))
+        say_json(versions)
     else:
         click.echo("\n".join(f"{name} {number}" for name, number in versions.items()))

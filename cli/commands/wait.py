@@ -121,7 +121,7 @@ def _tell_all(service: "Service", ends: Iterator[_End], output: OutputFormat) ->
         while (told := untold.pop(len(codes), None)) is not None:
             if isinstance(told, ClientError):
                 problem = failure(told, service.endpoint)
-                tell(str(problem))
+                tell(str(problem), problem.exit_code)
                 codes.append(problem.exit_code)
             else:
                 _tell_end(told, output)

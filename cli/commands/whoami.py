@@ -1,12 +1,11 @@
 """`jobworker whoami`: who the server takes one for."""
 
-import json
 from datetime import UTC
 from typing import TYPE_CHECKING
 
 import click
 
-from jobworker.cli.options import OutputFormat, client_command, output_option
+from jobworker.cli.options import OutputFormat, client_command, output_option, say_json
 from jobworker.cli.quantities import moment_text
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ def whoami(service: "Service", output: OutputFormat) -> None:
             "serial": me.serial,
             "not_after": f"{expiry:%Y-%m-%dT%H:%M:%SZ}",
         }
-        click.echo(json.dumps(fields))
+        say_json(fields)
         return
     click.echo(f"User:         {me.commonName}")
     click.echo(f"Tenants:      {', '.join(me.tenants) or '(none)'}")

@@ -4,9 +4,9 @@ import json
 import os
 import shlex
 import signal
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -15,7 +15,11 @@ from jobworker.cli.display.usage import limits_json, limits_text, usage_text
 from jobworker.cli.errors import CliError, printable
 from jobworker.cli.quantities import moment_text, span_text
 from jobworker.cli.signals import signal_name
+from jobworker.client.errors import ClientError
 from jobworker.proto import workerservice_pb2 as pb
+
+if TYPE_CHECKING:
+    from jobworker.client.connection import Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +149,16 @@ _TOLD_OTHERWISE = {
 }
 
 
-def jobs_json(jobs: Sequence[Job]) -> str:
-    """Return the jobs as a JSON array, a line for each."""
-    return "[" + ",\n ".join(job_json(job) for job in jobs) + "]"
+def known_json(service: "Service", job: str, **known: object) -> str:
+    """Return the job as it is now, as `job_json` has it; what is known, if that cannot be had.
+
+    Who may start or stop a job may have no right to its status; and what was done is to be
+    told, also when the server has gone since.
+    """
+    try:
+        return job_json(read_job(service.status(job)))
+    except ClientError:
+        return json.dumps({"id": job, **known})
 
 
 def _as_json(value: object) -> object:

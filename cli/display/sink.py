@@ -5,7 +5,7 @@ import json
 import os
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from jobworker.cli.display.lines import NEWLINE, LineCutter, Part
@@ -115,9 +115,9 @@ class LineSink:
 
 @dataclass(frozen=True)
 class JsonSink:
-    """Writes a line of JSON for each piece, its bytes in base64; `job` is in each, if given."""
+    """Writes a line of JSON for each piece, its bytes in base64; `job` is in each."""
 
-    job: dict[str, str] = field(default_factory=dict)
+    job: dict[str, str]
 
     def write(self, piece: Piece) -> None:
         """Write a piece at once."""

@@ -41,7 +41,7 @@ def test_prune_forgets_ones_own_jobs_that_have_ended(fresh_server: Server) -> No
     mine, his = ended(fresh_server), ended(fresh_server, "bob")
     running = fresh_server.ask("alice", "start", "sleep", "1000")
     reply = json.loads(fresh_server.ask("alice", "prune", "--force", "-o", "json"))
-    assert reply == {"jobs": [mine], "bytes": 6}
+    assert reply == {"count": 1, "jobs": [{"id": mine}], "bytes": 6}
     assert known(fresh_server) == {running}
     assert known(fresh_server, "bob") == {his}
 

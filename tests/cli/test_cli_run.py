@@ -106,6 +106,7 @@ def test_as_json_the_last_line_is_the_job(server: Server) -> None:
     *chunks, job = map(json.loads, done.stdout.splitlines())
     (chunk,) = chunks
     assert datetime.fromisoformat(chunk.pop("time")).tzinfo
+    assert chunk.pop("job") == job["id"]
     assert chunk == {"offset": 0, "data": "aGkK", "stream": "stdout"}
     assert (job["state"], job["exit_code"]) == ("ended", 3)
 
@@ -188,7 +189,7 @@ def test_the_job_ends_when_nobody_reads_its_output(server: Server) -> None:
         assert process.wait(DEADLINE_SECONDS) == 1
 
     assert stderr == b""
-    newest = json.loads(server.ask("alice", "list", "-n", "1", "-o", "json"))[0]
+    newest = json.loads(server.ask("alice", "list", "-n", "1", "-o", "json"))
     assert newest["command"][-1].endswith("exec yes")
     assert reason(server, newest["id"]) == ("stopped", 128 + signal.SIGTERM)
 

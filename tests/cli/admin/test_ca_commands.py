@@ -68,15 +68,15 @@ def test_json_tells_all(home: Path) -> None:
     issued = json.loads(done(home, "issue", "--cn", "alice", "--ou", "team-a", "-o", "json"))
     assert issued["certificate"] == "ca/alice.crt"
     assert issued["key"] == "ca/alice.key"
-    (listed,) = json.loads(done(home, "list", "-o", "json"))
+    listed = json.loads(done(home, "list", "-o", "json"))
     assert listed == {key: issued[key] for key in listed}
     assert listed["state"] == "valid"
     assert listed["tenants"] == ["team-a"]
-    (revoked,) = json.loads(done(home, "revoke", listed["serial"], "-o", "json"))
+    revoked = json.loads(done(home, "revoke", listed["serial"], "-o", "json"))
     assert revoked["state"] == "revoked"
     assert revoked["revoked_at"].endswith("Z")
     empty = ca(home, "revoke", listed["serial"], "-o", "json")
-    assert (empty.stdout, empty.stderr) == ("[]\n", "jobworker: it was revoked before\n")
+    assert (empty.stdout, empty.stderr) == ("", '{"message": "it was revoked before"}\n')
 
 
 def test_the_directory_is_an_option_or_in_the_environment(tmp_path: Path) -> None:

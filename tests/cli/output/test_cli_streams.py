@@ -151,7 +151,7 @@ def test_what_stdout_does_not_take_is_told(
         for words, done in each(server, commands, redirections, **streams):
             if writes(words):
                 assert done.returncode == (125 if words[0] == "run" else 1), (words, done)
-                assert b"jobworker: cannot write the output to stdout: " + why in done.stderr, words
+                assert b"cannot write the output to stdout: " + why in done.stderr, words
                 assert done.stderr.count(b"cannot write") == 1, (words, done.stderr)
 
 
