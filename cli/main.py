@@ -34,6 +34,7 @@ _COMMANDS = {
     "ca": ("ca", "ca"),
     "policy": ("policy", "policy"),
     "audit": ("audit", "audit"),
+    "admin": ("admin", "admin"),
     "completion": ("completion", "completion"),
     "version": ("version", "version"),
 }

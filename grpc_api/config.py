@@ -207,6 +207,10 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """The host and the port to listen on. Raises ConfigError."""
         return _host_and_port("listen", self.listen)
 
+    def runtime_directory(self) -> Path:
+        """Where the front keeps its sockets: a directory of its own user alone."""
+        return Path(self.state_dir) / "front"
+
     def supervisor(self) -> SupervisorConfig:
         """The supervisor's part. Raises ConfigError."""
         try:

@@ -45,6 +45,14 @@ class ConfigError(ApiError):
         self.setting = setting
 
 
+class AdminUnreachable(ApiError):
+    """Nobody answers on the administrator's socket."""
+
+
+class AdminRefused(ApiError):
+    """The administrator's socket is not for this user."""
+
+
 class CannotServe(ApiError):
     """The settings are good, but there is no serving with them now: another service is there."""
 

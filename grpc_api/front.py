@@ -18,6 +18,9 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from jobworker.authz.audit.record import AuditError
 from jobworker.authz.errors import AuthzError
 from jobworker.authz.policy.in_force import PolicyInForce
+from jobworker.grpc_api.admin.acts import Acts
+from jobworker.grpc_api.admin.desk import Desk, owner_of
+from jobworker.grpc_api.admin.drain import Drain
 from jobworker.grpc_api.check import tls_files
 from jobworker.grpc_api.config import ServerConfig
 from jobworker.grpc_api.edge.admission import EdgeLimits
@@ -29,7 +32,6 @@ from jobworker.grpc_api.guard.call_counter import CallCounter
 from jobworker.grpc_api.guard.guard import Guard
 from jobworker.grpc_api.guard.job_trail import keep_recording
 from jobworker.grpc_api.privileges import become_front, warning
-from jobworker.grpc_api.serve import runtime_directory
 from jobworker.grpc_api.service.output_service import OutputService
 from jobworker.grpc_api.service.service import WorkerService
 from jobworker.grpc_api.upkeep.expiry import watch_expiry
@@ -120,11 +122,15 @@ async def _serve(config: ServerConfig, line: Line) -> None:
     trail = open_trail(config.audit, partial(health.tell_soon, "audit"))
     guard = Guard(edge, access, trail, stall_seconds=config.connections.stall_seconds)
     sources = (policy_source(policy, guard.review), tls_source(edge, files))
+    drain = Drain(config.runtime_directory())
     calls = CallCounter()
     streams = ("grpc.max_concurrent_streams", config.connections.streams)
     server = grpc.aio.server(interceptors=[calls, guard], options=(*_OPTIONS, streams))
     add_WorkerServiceServicer_to_server(
-        WorkerService(access, config.supervisor(), config.output, config.quotas), server
+        WorkerService(
+            access, config.supervisor(), config.output, config.quotas, lambda: drain.words
+        ),
+        server,
     )
     add_HealthServicer_to_server(health, server)
     server.add_insecure_port(f"unix:{backend}")
@@ -141,6 +147,9 @@ async def _serve(config: ServerConfig, line: Line) -> None:
     line.send(("listening",), edge.listening())
     for kept in line.listening:
         kept.close()
+    state_dir = Path(config.state_dir)
+    acts = Acts(supervisor, drain, state_dir / "output")
+    desk = await Desk(acts, trail, owner_of(state_dir)).serve(config.runtime_directory())
     line.send(("up", "front", f"{host}:{port}"), urgent=True)
     await _work_until_gone(
         supervisor,
@@ -149,6 +158,7 @@ async def _serve(config: ServerConfig, line: Line) -> None:
         keep_recording(supervisor, trail, config.audit),
         give_back_freed_memory(),
     )
+    desk.close()
     await edge.close(ARRIVE_SECONDS)
     await _caught_up(calls, edge.streams)
     # gRPC tells the clients to connect anew (GOAWAY, RFC 9113, 6.8), and so those
@@ -192,7 +202,7 @@ def _output_service(
 
 def _backend(config: ServerConfig) -> Path:
     """Where gRPC listens for the edge; free of what an earlier front left there."""
-    path = runtime_directory(config) / "grpc.sock"
+    path = config.runtime_directory() / "grpc.sock"
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     return path

@@ -95,7 +95,7 @@ def _prepared(config: ServerConfig, file: Path, *, listening: bool) -> KeeperCon
     front = found.front
     supervisor = config.supervisor()
     supervisor = with_readers(supervisor, front)
-    state_dir, runtime = Path(config.state_dir), runtime_directory(config)
+    state_dir, runtime = Path(config.state_dir), config.runtime_directory()
     try:
         state_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
         # First: in a directory of others', `runtime` might be a link to what is root's.
@@ -132,8 +132,3 @@ def _prepare_audit(directory: Path, front: Account | None) -> None:
         check_audit(directory, front)
     except OSError as error:
         raise ConfigError(f"cannot make the audit log {directory}: {error.strerror}") from error
-
-
-def runtime_directory(config: ServerConfig) -> Path:
-    """Where the front keeps its socket: a directory of its own user alone."""
-    return Path(config.state_dir) / "front"

@@ -79,6 +79,10 @@ class ShuttingDown(SupervisorError):
     """The service is stopping and starts no more jobs."""
 
 
+class Drained(SupervisorError):
+    """The administrator has said that nothing new is started for now, and why."""
+
+
 class SupervisorUnavailable(SupervisorError):
     """The supervisor did not answer in time; the request may be sent again."""
 

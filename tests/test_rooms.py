@@ -77,6 +77,9 @@ ALLOWED = {
     "grpc_api.service": """
         authz authz.policy grpc_api grpc_api.edge grpc_api.guard proto supervisor
     """,
+    "grpc_api.admin": """
+        authz.audit grpc_api grpc_api.guard grpc_api.service proto supervisor
+    """,
     "grpc_api.upkeep": """
         authz authz.ca authz.policy grpc_api grpc_api.edge grpc_api.guard proto supervisor
     """,
@@ -87,8 +90,8 @@ ALLOWED = {
         grpc_api grpc_api.check grpc_api.edge grpc_api.guard grpc_api.upkeep supervisor
     """,
     "grpc_api.front": """
-        authz authz.audit authz.policy grpc_api grpc_api.check grpc_api.edge grpc_api.guard
-        grpc_api.serve
+        authz authz.audit authz.policy grpc_api grpc_api.admin grpc_api.check grpc_api.edge
+        grpc_api.guard
         grpc_api.service grpc_api.upkeep proto supervisor
     """,
     "client": "proto",
@@ -96,7 +99,7 @@ ALLOWED = {
     "cli.display": "cli client proto",
     "cli.commands": """
         authz authz.audit authz.ca authz.policy authz.workbench cli cli.display client
-        grpc_api grpc_api.serve proto
+        grpc_api grpc_api.admin grpc_api.serve proto
     """,
 }
 
@@ -118,10 +121,11 @@ DOORS = {
         statements yaml_writer
     """,
     "authz.workbench": "diff explanation lint",
-    "cli.display": "job lines progress rights sink table usage",
+    "cli.display": "fields job lines progress rights sink table usage",
+    "grpc_api.admin": "acts caller desk drain",
     "grpc_api.edge": "admission credentials edge output_connection peers tls",
     "grpc_api.guard": "access audit_trail call_counter fields guard job_trail refusal rules",
-    "grpc_api.service": "output_service service",
+    "grpc_api.service": "messages output_service service",
     "grpc_api.upkeep": "expiry file_watch health memory metrics reload",
     "supervisor.host": "accounting cgroup inside isolation limits sizes tree users",
     "supervisor.ipc": "client messages requests server snapshot watches",

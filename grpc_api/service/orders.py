@@ -1,5 +1,6 @@
 """What the supervisor is told to start, from what a caller asked for."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from jobworker.authz.identity import Identity
@@ -17,6 +18,8 @@ class StartOrders:
     config: SupervisorConfig
     limits: OutputLimits
     quotas: QuotasConfig
+    # Why nothing new is started now; empty for no reason.
+    drained: Callable[[], str] = str
 
     def order(self, identity: Identity, job_id: str, request: pb.StartRequest) -> ipc.Start:
         """The order to start this under `job_id`. Raises Refusal."""
@@ -33,6 +36,7 @@ class StartOrders:
             request=asked,
             user_quota=self.quotas.of_user(identity.common_name).message(),
             tenant_quota=self.quotas.of_tenant(tenant).message(),
+            drained=self.drained(),
         )
 
 

@@ -1,6 +1,6 @@
 """The methods of the contract. Whoever gets here is authenticated and authorized (see guard)."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,11 @@ class WorkerService(WorkerServiceServicer):
         config: SupervisorConfig,
         limits: OutputLimits,
         quotas: QuotasConfig,
+        drained: Callable[[], str],
     ) -> None:
+        """`drained` says why nothing new is started now, if that is so."""
         self._access = access
-        self._orders = StartOrders(config, limits, quotas)
+        self._orders = StartOrders(config, limits, quotas, drained)
         self._supervisor = access.supervisor
         self._config = config
 

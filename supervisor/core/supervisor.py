@@ -18,6 +18,7 @@ from jobworker.supervisor.core.starts import Starts
 from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.errors import (
     AlreadyEnded,
+    Drained,
     ShuttingDown,
     StillRunning,
     SupervisorError,
@@ -188,7 +189,7 @@ class Supervisor:
         if known is not None and not self.turn.withdraws(known.id):
             self.turn.answer(partial(self._answers.job, client, seq, known.id))
         else:
-            self._check_serving()
+            self._check_serving(call.drained)
             self._quotas.admit(request, call.quotas)
             self.starts.begin(request, outcome)
 
@@ -198,14 +199,16 @@ class Supervisor:
         try:
             known = self.starts.pending(request) or self._journal.find_start(request)
             if not known:
-                self._check_serving()
+                self._check_serving(call.drained)
                 self._quotas.check(request, call.quotas)
                 self.starts.check(request)
         except SupervisorError as error:
             return error
         return None
 
-    def _check_serving(self) -> None:
+    def _check_serving(self, drained: str) -> None:
+        if drained:
+            raise Drained(f"the server starts no new jobs: {drained}")
         if self._stopping:
             raise ShuttingDown("the service is stopping and starts no more jobs")
 

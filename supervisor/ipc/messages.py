@@ -23,6 +23,7 @@ CODES: dict[type[errors.SupervisorError], ipc.Code] = {
     errors.Exhausted: ipc.EXHAUSTED,
     errors.QuotaReached: ipc.QUOTA_REACHED,
     errors.ShuttingDown: ipc.SHUTTING_DOWN,
+    errors.Drained: ipc.DRAINED,
     errors.SupervisorBug: ipc.INTERNAL,
 }
 _ERRORS = {code: error for error, code in CODES.items()}

@@ -41,10 +41,11 @@ COMMAND = "rawArguments.0"
 
 
 class Start(NamedTuple):
-    """Start a job, within what its owner and its tenant may have."""
+    """Start a job, within what its owner and its tenant may have; not if `drained` says why."""
 
     request: job.Request
     quotas: dict[Kind, Quota]
+    drained: str = ""
 
 
 class MayStart(NamedTuple):
@@ -52,6 +53,7 @@ class MayStart(NamedTuple):
 
     request: job.Request
     quotas: dict[Kind, Quota]
+    drained: str = ""
 
 
 class Stop(NamedTuple):
@@ -146,7 +148,7 @@ def _call(request: ipc.Request) -> Call:
     if kind in {"start", "may_start"}:
         asked: ipc.Start = getattr(request, kind)
         verb = Start if kind == "start" else MayStart
-        return verb(check_start(asked), _quotas(asked))
+        return verb(check_start(asked), _quotas(asked), asked.drained)
     if kind == "stop":
         grace = request.stop.grace_seconds if request.stop.HasField("grace_seconds") else None
         return Stop(

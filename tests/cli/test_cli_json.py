@@ -180,6 +180,16 @@ def test_the_audit_log(server: Server) -> None:
     told(server, "audit-verify", "audit verify", log)
 
 
+def test_the_administrators(server: Server) -> None:
+    config = str(server.directory / "server.yaml")
+    job = server.ask("alice", "start", "--", "sleep", "1000")
+    told(server, "admin-drain", "admin drain", "--config", config)
+    assert told(server, "admin-usage", "admin usage", "--config", config)
+    assert told(server, "job", "admin list", "--config", config)
+    (stopped,) = told(server, "job", "admin stop", "--config", config, job)
+    assert stopped["reason"] == "stopped"
+
+
 def administrate(directory: Path, schema: str, *words: str, code: int = 0) -> list[Object]:
     done = subprocess.run(
         [JOBWORKER, *words, "-o", "json"], cwd=directory, capture_output=True, check=False

@@ -64,6 +64,21 @@ def refuses(worker: WorkerServiceStub) -> bool:
     return code is grpc.StatusCode.UNAVAILABLE
 
 
+def test_the_hosts_administrator_is_not_kept_from_stopping(tmp_path: Path) -> None:
+    """It may be a job that fills the disk of the log: nobody could stop that."""
+    with (
+        disk(tmp_path / "disk") as place,
+        audited_on(place, tmp_path) as server,
+        calling(server, "alice") as alice,
+    ):
+        job_id = start(alice, "sleep", "1000")
+        fill(place)
+        until(lambda: refuses(alice))
+        config = str(tmp_path / "server.yaml")
+        assert server.ask("alice", "admin", "stop", "--config", config, job_id) == job_id
+        assert any(f"admin stop of {job_id} by root" in line for line in server.log)
+
+
 def test_a_full_disk_refuses_what_cannot_be_recorded(tmp_path: Path) -> None:
     with (
         disk(tmp_path / "disk") as place,
