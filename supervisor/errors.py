@@ -95,6 +95,25 @@ class StateError(SupervisorError):
     """The state directory, or something in it, cannot be used as it is."""
 
 
+# What says that the host is out of something, for now.
+OUT_OF = {
+    errno_names.EAGAIN,
+    errno_names.EMFILE,
+    errno_names.ENFILE,
+    errno_names.ENOMEM,
+    errno_names.ENOSPC,
+}
+
+
+def fitting(error: Exception) -> SupervisorError:
+    """The error to answer with when something fails that should not."""
+    if isinstance(error, SupervisorError):
+        return error
+    if isinstance(error, OSError) and error.errno in OUT_OF:
+        return Exhausted(f"the service is out of something: {words(error.errno)}: try again later")
+    return SupervisorBug(f"the supervisor failed: {error}")
+
+
 def words(number: int) -> str:
     """An errno as people read it: `No such file or directory (ENOENT)`."""
     return f"{os.strerror(number)} ({errno_names.errorcode.get(number, number)})"

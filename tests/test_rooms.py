@@ -127,7 +127,7 @@ DOORS = {
     "grpc_api.guard": "access audit_trail call_counter fields guard job_trail refusal rules",
     "grpc_api.service": "messages output_service service",
     "grpc_api.upkeep": "expiry file_watch health memory metrics reload",
-    "supervisor.host": "accounting cgroup inside isolation limits sizes tree users",
+    "supervisor.host": "accounting cgroup descriptors inside isolation limits sizes tree users",
     "supervisor.ipc": "client messages requests server snapshot watches",
     "supervisor.journal": "journal start_keys",
     "supervisor.keeper": "config launcher logs packets state_lock upgrade",

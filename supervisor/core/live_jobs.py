@@ -1,6 +1,7 @@
 """The jobs that have something left to do, and when one has not."""
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
@@ -11,6 +12,8 @@ from jobworker.supervisor.local.keeper_link import KeeperLink
 from jobworker.supervisor.local.live_job import LiveJob
 from jobworker.supervisor.output.pump import Pump
 from jobworker.supervisor.quotas import Subject, subjects_of
+
+log = logging.getLogger(__name__)
 
 # How often cgroups that outlive their jobs' main processes are looked at.
 SWEEP_SECONDS = 1.0
@@ -67,10 +70,21 @@ class LiveJobs:
         return len(self._by_id)
 
     def retire(self, live: LiveJob) -> None:
-        """Forget a job if it has nothing left to do, once that is on record."""
+        """Forget a job if it has nothing left to do, once that is on record.
+
+        Where that cannot be found out, such as for want of descriptors, it is tried again.
+        """
         job = live.job
         if job.state is not State.ENDED or not job.output_complete or live.being_stopped:
             return
+        try:
+            self._retire(live)
+        except OSError as error:
+            log.warning("job %s: cannot tell what is left of it: %s", job.id, error)
+            self._sweep_later()
+
+    def _retire(self, live: LiveJob) -> None:
+        job = live.job
         if live.cgroup is not None and not live.cgroup.populated():
             # The last moment to learn what those used that outlived the main process.
             live.measure()

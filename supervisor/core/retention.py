@@ -75,8 +75,9 @@ class Retention:
                 doomed.rename(self._output_directory(doomed.name))
 
     def _sweep(self) -> None:
-        self.remove(superfluous(self._journal.ended(), self._keep, time_ns()))
+        # First, as it is to be tried again also where it fails.
         self._loop.call_later(SWEEP_SECONDS, self._sweep)
+        self.remove(superfluous(self._journal.ended(), self._keep, time_ns()))
 
     def _doom(self, directory: Path) -> None:
         self._doomed.append(directory)

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from jobworker.supervisor.errors import (
     Exhausted,
     InvalidRequest,
     SupervisorError,
+    fitting,
     words,
 )
 from jobworker.supervisor.job import Happening, Job, Request, State, after
@@ -26,6 +28,8 @@ from jobworker.supervisor.local.placement import Placement
 from jobworker.supervisor.local.pool import Launcher, LauncherPool
 from jobworker.supervisor.output.recorder import Recorder
 from jobworker.supervisor.quotas import Subject, subjects_of
+
+log = logging.getLogger(__name__)
 
 _TOO_LONG = (
     "one argument or variable exceeds 128 KiB, or all together exceed what execve(2) takes "
@@ -79,6 +83,10 @@ class Starts:
         when the request ID is starting something else.
         """
         return self._find(request) is not None
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._pending)
 
     def queued(self, subject: Subject) -> int:
         """How many starts of a user or a tenant have no launcher yet."""
@@ -159,8 +167,16 @@ class Starts:
         self._keeper.keep(job.id, live.descriptors())
         self._jobs.add(live)
         self._turn.insert(
-            live, then=partial(self._launch, live), failed=partial(self._abandon, live)
+            live, then=partial(self._try_launch, live), failed=partial(self._abandon, live)
         )
+
+    def _try_launch(self, live: LiveJob) -> None:
+        """Give orders for a job on record; where that fails, it leaves no job behind."""
+        try:
+            self._launch(live)
+        except Exception as error:
+            log.exception("job %s could not be started", live.job.id)
+            self._withdraw(live, fitting(error))
 
     def _launch(self, live: LiveJob) -> None:
         """Give orders for a job that is on record."""
@@ -231,7 +247,7 @@ class Starts:
             program = live.job.request.argv[0]
             self._withdraw(live, CannotExecute(f"{program} {why}", number))
 
-    def _withdraw(self, live: LiveJob, error: CannotExecute) -> None:
+    def _withdraw(self, live: LiveJob, error: SupervisorError) -> None:
         """A program that was never executed leaves no job behind."""
         live.kill_main()
         self._turn.withdraw(live.job.id)

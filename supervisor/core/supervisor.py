@@ -25,6 +25,7 @@ from jobworker.supervisor.errors import (
 )
 from jobworker.supervisor.host.accounting import ExitUsage
 from jobworker.supervisor.host.cgroup import JobCgroups
+from jobworker.supervisor.host.descriptors import Descriptors
 from jobworker.supervisor.ipc import requests
 from jobworker.supervisor.ipc.messages import job_message
 from jobworker.supervisor.ipc.server import Client, Clients
@@ -114,6 +115,7 @@ class Supervisor:
             started=self._started,
         )
 
+        self._descriptors = Descriptors()
         self._quotas = quotas_over(self.jobs, self.starts, journal, loop.time)
 
     def recorder(self, request: Request, *, new: bool = False) -> Recorder:
@@ -143,21 +145,27 @@ class Supervisor:
                 client.watched.add(job_id)
             case requests.Remove(job_id):
                 self._remove(job_id)
-                self.turn.answer(partial(client.reply, seq))
+                self._answer(client, seq, partial(client.reply, seq))
                 return
             case requests.Unwatch(job_id):
                 client.watched.discard(job_id)
-                self.turn.answer(partial(client.reply, seq))
+                self._answer(client, seq, partial(client.reply, seq))
                 return
             case requests.Get(job_id):
                 self._measure(job_id)
             case requests.List() | requests.Observe() | requests.Owners():
-                self.turn.answer(partial(self._answers.survey, client, seq, call))
+                self._answer(client, seq, partial(self._answers.survey, client, seq, call))
                 return
             case requests.MayStart():
-                self.turn.answer(lambda: client.say_whether(seq, self._why_not_start(call)))
+                self._answer(
+                    client, seq, lambda: client.say_whether(seq, self._why_not_start(call))
+                )
                 return
-        self.turn.answer(partial(self._answers.job, client, seq, job_id))
+        self._answer(client, seq, partial(self._answers.job, client, seq, job_id))
+
+    def _answer(self, client: Client, seq: int, answer: Callable[[], None]) -> None:
+        """Answer at the end of the turn, if need be that it cannot be done."""
+        self.turn.answer(partial(client.attempt, seq, answer))
 
     def _measure(self, job_id: str) -> None:
         self._answers.find(job_id)
@@ -178,7 +186,7 @@ class Supervisor:
             if isinstance(result, SupervisorError):
                 self.turn.answer(partial(client.refuse, seq, result))
             else:
-                self.turn.answer(partial(self._answers.job, client, seq, result.job.id))
+                self._answer(client, seq, partial(self._answers.job, client, seq, result.job.id))
 
         if self.starts.pending(request):
             self.starts.join(request, outcome)
@@ -187,7 +195,7 @@ class Supervisor:
         if known is not None and self.turn.removes(known.id):
             raise removed(request, known.id)
         if known is not None and not self.turn.withdraws(known.id):
-            self.turn.answer(partial(self._answers.job, client, seq, known.id))
+            self._answer(client, seq, partial(self._answers.job, client, seq, known.id))
         else:
             self._check_serving(call.drained)
             self._quotas.admit(request, call.quotas)
@@ -211,6 +219,7 @@ class Supervisor:
             raise Drained(f"the server starts no new jobs: {drained}")
         if self._stopping:
             raise ShuttingDown("the service is stopping and starts no more jobs")
+        self._descriptors.check(len(self.starts))
 
     def _started(self, live: LiveJob) -> None:
         self.capture.listen(live)

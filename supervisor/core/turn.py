@@ -6,12 +6,16 @@ it recorded; one sync to the disk, which so many starts share; what must only
 happen to recorded jobs; and last the answers and the news. A turn that answers
 nobody, and changes no job that somebody watches, leaves its sync to one that
 does, or to a timer.
+
+Whatever one of these steps raises, the others are done: what fails concerns one
+job or one client, and the rest of the turn belongs to others.
 """
 
 import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from jobworker.supervisor.journal.journal import Journal
@@ -117,43 +121,56 @@ class Turn:
         """Settle everything now."""
         self._due = False
         inserts, self._inserts = self._inserts, []
-        answering = bool(inserts or self._answers) or any(map(self._watched, self._updates))
+        # What the launches add is for the next turn: it needs another commit first.
+        after_commit, self._after_commit = self._after_commit, []
+        answers, self._answers = self._answers, []
+        answering = bool(inserts or answers) or any(map(self._watched, self._updates))
         try:
             deleted = self._commit(inserts)
         except sqlite3.Error as error:
             # Nothing is lost: the keeper holds every exit status until it is on record.
             log.error("the journal cannot be written: %s", error)
             self._journal.rollback()
+            self._after_commit = after_commit + self._after_commit
             for insert in inserts:
-                insert.failed(str(error))
+                _contained(partial(insert.failed, str(error)))
             self._loop.call_later(RETRY_SECONDS, self._settle)
         else:
             for insert in inserts:
-                insert.then()
-            self._sync(answering)
-            done, self._after_commit = self._after_commit, []
-            for action in done:
-                action()
+                _contained(insert.then)
+            _contained(partial(self._sync, answering))
+            for action in after_commit:
+                _contained(action)
             for job_id in deleted:
-                self._removed(job_id)
-        answers, self._answers = self._answers, []
+                _contained(partial(self._removed, job_id))
         for action in answers:
-            action()
+            _contained(action)
         news, self._news = self._news, {}
         for live in news.values():
-            self._tell(live)
+            _contained(partial(self._tell, live))
 
     def _sync(self, now: bool) -> None:
         """Sync now, or soon, together with what follows."""
         if now:
+            self._try_sync()
+        elif self._journal.dirty:
+            self._sync_later(SYNC_SECONDS)
+
+    def _try_sync(self) -> None:
+        try:
             self._journal.sync()
-        elif self._journal.dirty and not self._sync_due:
+        except OSError as error:
+            log.error("the journal cannot be synced: %s", error)
+            self._sync_later(RETRY_SECONDS)
+
+    def _sync_later(self, seconds: float) -> None:
+        if not self._sync_due:
             self._sync_due = True
-            self._loop.call_later(SYNC_SECONDS, self._sync_late)
+            self._loop.call_later(seconds, self._sync_late)
 
     def _sync_late(self) -> None:
         self._sync_due = False
-        self._journal.sync()
+        self._try_sync()
 
     def _commit(self, inserts: list[_Insert]) -> set[str]:
         """Returns the IDs of the jobs that are on record no longer."""
@@ -169,3 +186,11 @@ class Turn:
         deleted, self._deletes = self._deletes, set()
         self._withdrawn.clear()
         return deleted
+
+
+def _contained(step: Callable[[], None]) -> None:
+    """Take one step of the end of a turn; what it raises is logged, and ends with it."""
+    try:
+        step()
+    except Exception:
+        log.exception("a step of the end of a turn failed")

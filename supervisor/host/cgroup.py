@@ -159,18 +159,24 @@ class Cgroup:
         self.directory = directory
 
     def pids(self) -> list[int]:
-        """The processes in it, and in the cgroups below it."""
+        """The processes in it and below it. Raises OSError if that cannot be told."""
         found: list[int] = []
-        for root, _, _ in os.walk(self.directory):
-            with contextlib.suppress(OSError):
+        for root, _, _ in os.walk(self.directory, onerror=_unless_gone):
+            try:
                 found += map(int, Path(root, "cgroup.procs").read_text().split())
+            except OSError as error:
+                _unless_gone(error)
         return found
 
     def populated(self) -> bool:
-        """Whether any process is left in it or below it; a cgroup that is gone has none."""
+        """Whether any process is left in it or below it; a cgroup that is gone has none.
+
+        Raises OSError if that cannot be told, such as for want of descriptors.
+        """
         try:
             events = kernel_files.read(self.directory / "cgroup.events")
-        except OSError:
+        except OSError as error:
+            _unless_gone(error)
             return False
         return "populated 1" in events
 
@@ -207,6 +213,13 @@ class Cgroup:
             except OSError:
                 return False
         return True
+
+
+def _unless_gone(error: OSError) -> None:
+    """Raise an error unless it says that the cgroup is not there any more."""
+    # A file of one that was removed after it was opened; cgroup.procs of a threaded one.
+    if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):
+        raise error
 
 
 def settings_of(limits: Limits) -> dict[str, str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
+from jobworker.supervisor.errors import OUT_OF
 from jobworker.supervisor.keeper.launcher import TOKEN_VARIABLE, start_ticks
 
 # Processes that end while they are looked at are looked after so many times.
@@ -68,7 +69,8 @@ def snapshot(doomed: Collection[JobRoot] = ()) -> list[Process]:
 
     That is done as soon as each is read, for those that fork and end over and
     over. One that ended before it was read, or was killed, may have left others
-    that the listing does not have: then there is another.
+    that the listing does not have: then there is another. Raises OSError for want
+    of descriptors or memory.
     """
     found: list[Process] = []
     listed: set[int] = set()
@@ -86,7 +88,10 @@ def _read_all(pids: set[int], doomed: Collection[JobRoot], found: list[Process])
     for pid in pids:
         try:
             process = _read(pid)
-        except OSError:
+        except OSError as error:
+            # It is there all the same: not to be taken for gone.
+            if error.errno in OUT_OF:
+                raise
             more = True
             continue
         if process is not None:

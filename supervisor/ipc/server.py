@@ -4,9 +4,10 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from jobworker.proto import ipc_pb2 as ipc
-from jobworker.supervisor.errors import InvalidRequest, SupervisorBug, SupervisorError
+from jobworker.supervisor.errors import InvalidRequest, SupervisorError, fitting
 from jobworker.supervisor.ipc import requests
 from jobworker.supervisor.ipc.messages import error_reply, words_of
 from jobworker.supervisor.ipc.wire import FrameProtocol
@@ -74,6 +75,16 @@ class Client:
         """Answer a request with an error."""
         self._send(ipc.Event(reply=error_reply(seq, error)))
 
+    def attempt(self, seq: int, step: Callable[[], None]) -> None:
+        """Do what a request takes; what it raises becomes the answer."""
+        try:
+            step()
+        except SupervisorError as error:
+            self.refuse(seq, error)
+        except Exception as error:
+            log.exception("request %d failed", seq)
+            self.refuse(seq, fitting(error))
+
     def tell(self, job_id: str, current: Callable[[], ipc.Job]) -> None:
         """Tell of a job as it is now, or as it is once the client reads again."""
         if self.protocol.paused:
@@ -96,13 +107,7 @@ class Client:
         except InvalidRequest as error:
             self.refuse(requests.sequence_number(frame), error)
             return
-        try:
-            self._handle(self, seq, call)
-        except SupervisorError as error:
-            self.refuse(seq, error)
-        except Exception as error:
-            log.exception("request %s failed", type(call).__name__)
-            self.refuse(seq, SupervisorBug(f"the supervisor failed: {error}"))
+        self.attempt(seq, partial(self._handle, self, seq, call))
 
     def _resumed(self) -> None:
         untold, self._untold = self._untold, {}

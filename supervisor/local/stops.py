@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from jobworker.supervisor.host.cgroup import Cgroup
 from jobworker.supervisor.host.isolation import Profile
 from jobworker.supervisor.job import Job, State, StopMode, StopWay
 from jobworker.supervisor.local.live_job import LiveJob, signal_process
+
+log = logging.getLogger(__name__)
 
 # How often a tree that is being ended is looked at: soon at first, then less
 # often, as each look at a tree without a cgroup reads all of /proc.
@@ -28,9 +31,19 @@ class _Stop:
     way: StopWay
     # Whether every process has been sent the signal.
     told_all: bool = False
+    # Whether a signal could not be sent, such as for want of descriptors.
+    owed: bool = False
 
     def tell(self) -> None:
         """Send the signal that is due now: once to the main process, once to what it leaves."""
+        try:
+            self._tell()
+            self.owed = False
+        except OSError as error:
+            log.warning("job %s: cannot signal it yet: %s", self.live.job.id, error)
+            self.owed = True
+
+    def _tell(self) -> None:
         if self.way.mode is not StopMode.MAIN or not _main_lives(self.live):
             self.told_all = True
             with contextlib.suppress(ProcessLookupError):
@@ -81,8 +94,20 @@ class Stops:
         self._timer = self._loop.call_soon(self._look)
 
     def _look(self) -> None:
-        """Kill what is overdue, and tell of every tree that has ended."""
+        """Kill what is overdue, and tell of every tree that has ended; again, while any has not.
+
+        Also where it fails, such as for want of descriptors: a stop goes on until it is over.
+        """
         self._timer = None
+        try:
+            self._advance()
+        except OSError as error:
+            log.warning("cannot look at what is being stopped: %s", error)
+        if self._stops:
+            self._timer = self._loop.call_later(self._pause, self._look)
+            self._pause = min(LONGEST_LOOK_SECONDS, self._pause * 1.5)
+
+    def _advance(self) -> None:
         now = self._loop.time()
         without_cgroup = [stop for stop in self._stops.values() if stop.live.cgroup is None]
         overdue = [stop.live for stop in without_cgroup if now >= stop.deadline]
@@ -93,16 +118,13 @@ class Stops:
         for stop in list(self._stops.values()):
             if now >= stop.deadline:
                 _kill(stop.live, processes)
-            elif not stop.told_all and not _main_lives(stop.live):
+            elif stop.owed or (not stop.told_all and not _main_lives(stop.live)):
                 stop.tell()
             if not _any_left(stop.live, processes):
                 del self._stops[stop.live.job.id]
                 stop.live.being_stopped = False
                 stop.live.gone = True
                 self._gone(stop.live)
-        if self._stops:
-            self._timer = self._loop.call_later(self._pause, self._look)
-            self._pause = min(LONGEST_LOOK_SECONDS, self._pause * 1.5)
 
 
 def _main_lives(live: LiveJob) -> bool:

@@ -1,23 +1,53 @@
-"""A supervisor that dies at a chosen point of its program, as from SIGKILL, as often as it is told.
+"""Supervisors that die, or in which a system call fails, at a chosen point of their program.
 
-The keeper runs it in place of jobworker.supervisor.core.process. The environment
-variable DIES_AT has the point, `MODULE:CLASS.METHOD before` or `... after`, and
-DIES_COUNT a file with a letter for each death still to come.
+The keeper runs them in place of jobworker.supervisor.core.process. The environment
+variable DIES_AT has the point of a death as from SIGKILL, `MODULE:CLASS.METHOD
+before` or `... after`, and DIES_COUNT a file with a letter for each death still
+to come.
+
+FAILS_AT names a file: `NAME;NUMBER;ERRNO` has call NUMBER (the first is 0) of that
+function fail, counted from when that was written; it is emptied then.
 """
 
+import fcntl
 import functools
 import importlib
+import io
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from jobworker.supervisor.core import process
 from jobworker.supervisor.keeper.packets import Line
 
 TARGET = "tests.support.dying_supervisor:main"
 NEVER_UP = "tests.support.dying_supervisor:never_up"
+FAILING = "tests.support.dying_supervisor:failing"
+# What a supervisor asks of the system for jobs, by the names it uses.
+CALLS: dict[str, tuple[ModuleType, str]] = {
+    "fdatasync": (os, "fdatasync"),
+    "fcntl": (fcntl, "fcntl"),
+    "listdir": (os, "listdir"),
+    "memfd_create": (os, "memfd_create"),
+    "mkdir": (os, "mkdir"),
+    "open": (os, "open"),
+    "open a file": (io, "open"),
+    "pidfd_open": (os, "pidfd_open"),
+    "pipe2": (os, "pipe2"),
+    "posix_fallocate": (os, "posix_fallocate"),
+    "pwrite": (os, "pwrite"),
+    "read": (os, "read"),
+    "rename": (os, "rename"),
+    "scandir": (os, "scandir"),
+    "socketpair": (socket, "socketpair"),
+    "splice": (os, "splice"),
+    "write": (os, "write"),
+}
 
 
 def main(config: str, line: Line) -> None:
@@ -56,3 +86,49 @@ def never_up(config: str, line: Line) -> None:
     if Path(os.environ["DIES_COUNT"]).read_text():
         sys.exit("it fails")
     process.main(config, line)
+
+
+class _Fault:
+    """The one call that is to fail, if there is one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._busy = False
+        self._seen = 0
+
+    def due(self, name: str) -> int:
+        """The errno that this call is to fail with, or 0."""
+        if self._busy:
+            return 0
+        self._busy = True
+        try:
+            words = self._path.read_text().split(";")
+            if len(words) < 3 or words[0] != name:
+                return 0
+            self._seen += 1
+            if self._seen <= int(words[1]):
+                return 0
+            self._seen = 0
+            self._path.write_text("")
+            return int(words[2])
+        finally:
+            self._busy = False
+
+
+def failing(config: str, line: Line) -> None:
+    """The supervisor, with every one of these calls prepared to fail."""
+    fault = _Fault(Path(os.environ["FAILS_AT"]))
+    for name, (owner, attribute) in CALLS.items():
+        setattr(owner, attribute, _refused(getattr(owner, attribute), name, fault))
+    process.main(config, line)
+
+
+def _refused(call: Callable[..., Any], name: str, fault: _Fault) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def wrapped(*arguments: Any, **named: Any) -> Any:
+        number = fault.due(name)
+        if number:
+            raise OSError(number, os.strerror(number))
+        return call(*arguments, **named)
+
+    return wrapped

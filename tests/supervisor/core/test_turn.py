@@ -86,3 +86,25 @@ def test_orders_come_before_the_sync_that_many_share(tmp_path: Path) -> None:
         turn.insert(other, then=lambda: order.append("orders"), failed=order.append)
 
     assert asyncio.run(settled(tmp_path, start, watched=False)) == ["orders", "sync"]
+
+
+def test_what_one_step_raises_leaves_the_others_to_be_done(tmp_path: Path) -> None:
+    """An answer, a launch or a callback that raised took the rest of its turn with it."""
+
+    def fail() -> None:
+        raise OSError(24, "Too many open files")
+
+    def several(turn: Turn, live: LiveJob, order: list[str]) -> None:
+        for number in "12":
+            request = Request(ID[:-1] + number, "alice", "team-a", ("true",))
+            other = LiveJob(Job(request, 1), live.recorder)
+            orders = fail if number == "1" else lambda: order.append("orders")
+            turn.insert(other, then=orders, failed=order.append)
+        turn.after_commit(fail)
+        turn.after_commit(lambda: order.append("committed"))
+        turn.answer(fail)
+        turn.answer(lambda: order.append("answer"))
+        turn.update(live)
+
+    done = asyncio.run(settled(tmp_path, several, watched=False))
+    assert done == ["orders", "sync", "committed", "answer", "told"]
