@@ -20,8 +20,9 @@ _KEEPER = "jobworker.supervisor.keeper"
 # How an upgrade went that went well.
 UPGRADE_DONE = DONE
 _CONFIG = "keeper.json"
-# How long replacing a service's processes may take: they have time to end, see keeper.py.
-UPGRADE_SECONDS = 120.0
+# How long replacing a service's processes may take: they have time to end, see keeper.py. Less
+# than what systemd gives to a reload (TimeoutStartSec=, 90 s).
+UPGRADE_SECONDS = 80.0
 LOOK_MILLISECONDS = 50
 
 

@@ -13,6 +13,7 @@ from jobworker.grpc_api.admin.caller import ask
 from jobworker.grpc_api.admin.desk import Peer, peer_of
 from jobworker.grpc_api.errors import AdminRefused
 from jobworker.proto import admin_pb2
+from tests.front.test_front_killed import front_of
 from tests.support.server import Server, running_server, serving
 from tests.support.waiting import until
 
@@ -233,6 +234,11 @@ def test_what_is_no_request_ends_the_connection_alone(server: Server) -> None:
             sock.settimeout(60)
             while sock.recv(65536):
                 pass
+    assert admin(server, "drain") == "jobs are started\n"
+
+
+def test_a_front_that_was_killed_is_waited_for(server: Server) -> None:
+    front_of(server).kill()
     assert admin(server, "drain") == "jobs are started\n"
 
 
