@@ -113,7 +113,7 @@ if TYPE_CHECKING:
         KeeperConfig,
         ServiceConfig,
     )
-    from jobworker.supervisor.keeper.launcher import (
+    from jobworker.supervisor.keeper.forked import (
         PR_SET_NO_NEW_PRIVS,
     )
     from jobworker.supervisor.keeper.logs import (
@@ -172,7 +172,7 @@ _HOME = {
     "NotOpen": "errors",
     "OutputLimit": "job",
     "Overflow": "job",
-    "PR_SET_NO_NEW_PRIVS": "keeper.launcher",
+    "PR_SET_NO_NEW_PRIVS": "keeper.forked",
     "Profile": "host.isolation",
     "QuotaReached": "errors",
     "REFUSED": "keeper.config",

@@ -37,6 +37,7 @@ class SupervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     all jobs run as the service's own user. `no_new_privileges` keeps jobs from
     gaining any by executing a program, such as sudo (prctl(2)). `readers` is the
     ID of the group that may read output, -1 for the service's own.
+    `spare_launchers` is of releases that forked ahead: it is taken, and ignored.
     """
 
     state_dir: str
@@ -68,8 +69,6 @@ class SupervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
         for name in ("grace_seconds", "start_seconds", "stop_seconds"):
             if not 0 < getattr(self, name) <= 86400:
                 raise ValueError(f"{name} must be between 0 and 86400 seconds")
-        if not 1 <= self.spare_launchers <= 256:
-            raise ValueError("spare_launchers must be between 1 and 256")
         if self.segment_bytes < 65536:
             raise ValueError("segment_bytes must be at least 65536")
         if self.pipe_bytes < 4096:

@@ -159,9 +159,9 @@ class Job:
     """One job as it is now; the journal's row. Only the supervisor changes it.
 
     `reason` is NONE while it runs, and why it is being stopped while STOPPING.
-    `pid` and `pid_start` (clock ticks since boot) name the main process;
-    `cgroup` is its directory or empty. `exit_status` and `signal` are valid
-    once ENDED and not LOST. Times are nanoseconds since 1970; the output from
+    `pid` is the main process's, for people to see; how its engine finds the job
+    again is in `engine_record`, which nobody else reads. `exit_status` and
+    `signal` are valid once ENDED and not LOST. Times are nanoseconds since 1970; the output from
     the byte `output_begin` to before `output_end` is on record; it is drained
     when that holds of all that was in the pipes as the main process ended, which
     is not journalled: a supervisor that takes up the pipes looks again.
@@ -172,8 +172,7 @@ class Job:
     state: State = State.STARTING
     reason: Reason = Reason.NONE
     pid: int = 0
-    pid_start: int = 0
-    cgroup: str = ""
+    engine_record: str = ""
     exit_status: int = 0
     signal: int = 0
     ended_ns: int = 0

@@ -18,11 +18,12 @@ from jobworker.supervisor.journal.journal import Journal
 from jobworker.supervisor.keeper.config import REFUSED
 from jobworker.supervisor.keeper.logs import log_to_stderr
 from jobworker.supervisor.keeper.packets import Line
+from jobworker.supervisor.local.engine import LocalEngine
 from jobworker.supervisor.local.keeper_link import KeeperLink
 
 log = logging.getLogger(__name__)
 
-# How long launchers without orders may take to end.
+# How long processes that were killed may take to leave their cgroups.
 EMPTY_SECONDS = 2.0
 
 
@@ -52,12 +53,14 @@ async def _serve(config: SupervisorConfig, journal: Journal, keeper: KeeperLink)
     loop = asyncio.get_running_loop()
     # Whether the jobs are left to whoever comes next, as after a crash.
     ending: asyncio.Future[bool] = loop.create_future()
-    supervisor = Supervisor(config, journal, keeper, cgroups, partial(_settle, ending, False))
-    recover(supervisor, journal, keeper, kept, cgroups)
-    supervisor.starts.pool.refill()
+    engine = LocalEngine(loop, config, keeper, kept, cgroups)
+    supervisor = Supervisor(config, journal, engine, partial(_settle, ending, False))
+    recover(supervisor, journal, engine)
     keeper.listen(
         loop,
-        exited=supervisor.exited,
+        made=engine.made,
+        refused=engine.refused,
+        exited=engine.exited,
         client=supervisor.clients.connect,
         stop=supervisor.shut_down,
         retire=partial(_settle, ending, True),
@@ -78,7 +81,7 @@ def _settle(ending: "asyncio.Future[bool]", retired: bool) -> None:
 
 
 async def _give_back(cgroups: JobCgroups) -> None:
-    """Remove the cgroups of a service without jobs; its launchers may take a moment to end."""
+    """Remove the cgroups of a service without jobs; what was killed may take a moment to end."""
     deadline = asyncio.get_running_loop().time() + EMPTY_SECONDS
     while not all(cgroup.remove() for cgroup in cgroups.jobs()):
         if asyncio.get_running_loop().time() > deadline:

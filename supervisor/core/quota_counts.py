@@ -4,20 +4,16 @@ from collections.abc import Callable
 from time import time_ns
 
 from jobworker.supervisor.core.live_jobs import LiveJobs
-from jobworker.supervisor.core.starts import Starts
 from jobworker.supervisor.job import State
 from jobworker.supervisor.journal.journal import Journal
 from jobworker.supervisor.quotas import WINDOW_SECONDS, Counts, Quotas, Subject, subjects_of
 
 
-def quotas_over(
-    jobs: LiveJobs, starts: Starts, journal: Journal, clock: Callable[[], float]
-) -> Quotas:
+def quotas_over(jobs: LiveJobs, journal: Journal, clock: Callable[[], float]) -> Quotas:
     """Quotas that count these, and the starts that the journal has of the last minute."""
 
     def running(subject: Subject) -> int:
-        live = sum(one.job.state is not State.ENDED for one in jobs.of(subject))
-        return live + starts.queued(subject)
+        return sum(one.job.state is not State.ENDED for one in jobs.of(subject))
 
     def output_bytes(subject: Subject) -> int:
         unfinished = (

@@ -11,11 +11,14 @@ from time import time_ns
 
 from jobworker.supervisor.config import SupervisorConfig
 from jobworker.supervisor.core.answers import Answers
+from jobworker.supervisor.core.live_job import LiveJob
 from jobworker.supervisor.core.live_jobs import LiveJobs
+from jobworker.supervisor.core.progress import Progress
 from jobworker.supervisor.core.quota_counts import quotas_over
 from jobworker.supervisor.core.retention import Retention
 from jobworker.supervisor.core.starts import Starts
 from jobworker.supervisor.core.turn import Turn
+from jobworker.supervisor.engine import Engine
 from jobworker.supervisor.errors import (
     AlreadyEnded,
     Drained,
@@ -23,8 +26,6 @@ from jobworker.supervisor.errors import (
     StillRunning,
     SupervisorError,
 )
-from jobworker.supervisor.host.accounting import ExitUsage
-from jobworker.supervisor.host.cgroup import JobCgroups
 from jobworker.supervisor.host.descriptors import Descriptors
 from jobworker.supervisor.ipc import requests
 from jobworker.supervisor.ipc.messages import job_message
@@ -32,29 +33,16 @@ from jobworker.supervisor.ipc.server import Client, Clients
 from jobworker.supervisor.job import (
     AS_EVER,
     Happening,
-    Overflow,
     Reason,
     Request,
     State,
     StopWay,
     after,
-    end_reason,
 )
 from jobworker.supervisor.journal.journal import Journal
 from jobworker.supervisor.journal.start_keys import fingerprint, removed
-from jobworker.supervisor.local.capture import Capture
-from jobworker.supervisor.local.keeper_link import KeeperLink
-from jobworker.supervisor.local.live_job import LiveJob
-from jobworker.supervisor.local.placement import Placement
-from jobworker.supervisor.local.pool import LauncherPool
-from jobworker.supervisor.local.stops import Stops, signal_tree
-from jobworker.supervisor.output.pump import Pump
-from jobworker.supervisor.output.recorder import Keep, Recorder
 
 log = logging.getLogger(__name__)
-
-# How long the news of a main process's exit may take after the end of its output.
-EXIT_NEWS_SECONDS = 0.1
 
 
 class Supervisor:
@@ -64,8 +52,7 @@ class Supervisor:
         self,
         config: SupervisorConfig,
         journal: Journal,
-        keeper: KeeperLink,
-        cgroups: JobCgroups | None,
+        engine: Engine,
         finished: Callable[[], None],
     ) -> None:
         self._config = config
@@ -83,47 +70,23 @@ class Supervisor:
         self.turn = Turn(
             loop, journal, self._tell, self.clients.tell_removed, self.clients.watching
         )
-        self._pump = Pump(loop)
-        self.jobs = LiveJobs(loop, keeper, self._pump, self.turn, self._finish_if_stopped)
+        self._engine = engine
+        self.jobs = LiveJobs(loop, engine, self.turn, self._finish_if_stopped)
         self._answers = Answers(self.jobs, journal)
-        self.stops = Stops(loop, self._tree_gone)
-        self.capture = Capture(
-            loop,
-            self._pump,
-            grew=self.turn.tell,
-            complete=self._pipes_ended,
-            overflowed=self._overflowed,
-        )
-        self._keeper = keeper
         self.retention = Retention(loop, config, journal, self.turn, self.output_directory)
-        self.starts = Starts(
-            loop,
-            config,
-            keeper,
-            self.jobs,
-            self.turn,
-            placement=Placement(config, cgroups),
-            make_pool=partial(
-                LauncherPool,
-                loop,
-                keeper.fork,
-                cgroups.directory if cgroups else None,
-                config.spare_launchers,
-                config.pipe_bytes,
-            ),
-            recorder=partial(self.recorder, new=True),
-            started=self._started,
+        self.starts = Starts(engine, self.jobs, self.turn)
+        engine.report_to(
+            Progress(
+                engine,
+                self.jobs,
+                self.starts,
+                self.turn,
+                started=self._started,
+                overflowed=partial(self.stop, grace=None, why=Reason.OUTPUT_LIMIT),
+            )
         )
-
         self._descriptors = Descriptors()
-        self._quotas = quotas_over(self.jobs, self.starts, journal, loop.time)
-
-    def recorder(self, request: Request, *, new: bool = False) -> Recorder:
-        """A recorder for the job's output that goes on where the record ends."""
-        limit = request.output_limit
-        rotate = limit.bytes if limit.overflow is Overflow.ROTATE else 0
-        keep = Keep(self._config.segment_bytes, rotate)
-        return Recorder(self.output_directory(request.id), keep, new=new)
+        self._quotas = quotas_over(self.jobs, journal, loop.time)
 
     def output_directory(self, job_id: str) -> Path:
         """Where the job's segments are."""
@@ -170,7 +133,7 @@ class Supervisor:
     def _measure(self, job_id: str) -> None:
         self._answers.find(job_id)
         if (live := self.jobs.get(job_id)) is not None:
-            live.measure()
+            live.job.usage = self._engine.usage(live.job)
 
     def _tell(self, live: LiveJob) -> None:
         self.clients.tell(
@@ -222,7 +185,6 @@ class Supervisor:
         self._descriptors.check(len(self.starts))
 
     def _started(self, live: LiveJob) -> None:
-        self.capture.listen(live)
         self.arm_timeout(live)
         if live.stop_after_start is not None:
             grace, way = live.stop_after_start
@@ -230,14 +192,8 @@ class Supervisor:
 
     def _signal(self, job_id: str, number: int, *, to_all: bool) -> None:
         job = self._answers.find(job_id)
-        live = self.jobs.get(job_id)
         try:
-            if to_all:
-                signal_tree(job, number)
-            elif live is None or live.job.state is State.ENDED:
-                raise ProcessLookupError
-            else:
-                live.signal_main(number)
+            self._engine.signal(job, number, to_all=to_all)
         except ProcessLookupError:
             raise AlreadyEnded(f"job {job_id} has ended: there is nothing to signal") from None
 
@@ -246,7 +202,7 @@ class Supervisor:
         live = self.jobs.get(job_id)
         if live is None:
             job = self._answers.find(job_id)
-            live = LiveJob(job, self.recorder(job.request))
+            live = LiveJob(job)
             self.jobs.add(live)
         return live
 
@@ -272,86 +228,21 @@ class Supervisor:
         seconds = live.job.request.grace if grace is None else grace
         if live.job.state is State.STARTING:
             live.stop_after_start = (seconds, way)
-            self.starts.give_up_after(live, seconds)
+            self._engine.give_up_after(live.job, seconds)
             return
         if live.job.state is not State.ENDED:
             if live.job.state is State.RUNNING:
                 live.job.reason = why
             live.job.state = after(live.job.state, Happening.STOP_ASKED)
             self.turn.update(live)
-        self.stops.begin(live, seconds, way)
+        live.being_stopped = True
+        self._engine.stop(live.job, seconds, way)
 
     def _remove(self, job_id: str) -> None:
         self._answers.find(job_id)
         if self.jobs.get(job_id) is not None:
             raise StillRunning(f"job {job_id} has not ended, or its output is still open")
         self.retention.remove([job_id])
-
-    def _tree_gone(self, live: LiveJob) -> None:
-        self.turn.tell(live)
-        self.jobs.retire(live)
-
-    # -- what processes do -----------------------------------------------------------
-
-    def exited(self, serial: int, pid: int, status: int, used: ExitUsage) -> None:
-        """The keeper has reaped a process: a job's main one, a launcher, or an orphan."""
-        live = self.jobs.reaped(pid)
-        if live is None:
-            self._keeper.recorded(serial)
-        elif live.job.state is State.STARTING:
-            # The two news race; the launcher's socket knows whether this was the
-            # program. The start is answered first: its record is durable already.
-            self.starts.settle(live)
-            self._loop.call_soon(self._main_exited, live, serial, status, used)
-        else:
-            self._main_exited(live, serial, status, used)
-
-    def _main_exited(self, live: LiveJob, serial: int, status: int, used: ExitUsage) -> None:
-        if live.job.state in (State.RUNNING, State.STOPPING):
-            live.measure()
-            live.job.usage = live.job.usage.ended().else_from(used.usage())
-            self._record_exit(live, live.exit_code(status))
-        self.turn.after_commit(partial(self._keeper.recorded, serial))
-
-    def _record_exit(self, live: LiveJob, exitcode: int) -> None:
-        job = live.job
-        job.signal = max(0, -exitcode)
-        job.exit_status = max(0, exitcode)
-        job.reason = end_reason(job.state, job.reason, job.signal, oom=live.oom_killed())
-        job.state = after(job.state, Happening.EXIT)
-        job.ended_ns = time_ns()
-        job.output_complete = job.output_complete or not live.pipes
-        self.capture.main_ended(live)
-        self.turn.update(live)
-        self.jobs.retire(live)
-
-    def _pipes_ended(self, live: LiveJob) -> None:
-        """Nobody can write output any more; most often as the main process has just ended.
-
-        Then its exit is about to be told, and who follows the output to its end
-        expects to find the job ended.
-        """
-        if live.job.state is State.ENDED:
-            self._complete(live)
-        else:
-            self._loop.call_later(EXIT_NEWS_SECONDS, self._complete_unless_exited, live)
-
-    def _complete_unless_exited(self, live: LiveJob) -> None:
-        if live.job.state is State.ENDED:
-            return
-        if live.main_exited():
-            self._loop.call_later(EXIT_NEWS_SECONDS, self._complete_unless_exited, live)
-        else:
-            self._complete(live)
-
-    def _complete(self, live: LiveJob) -> None:
-        live.job.output_complete = True
-        self.turn.update(live)
-        self.jobs.retire(live)
-
-    def _overflowed(self, live: LiveJob) -> None:
-        if live.job.state is State.RUNNING:
-            self.stop(live, None, Reason.OUTPUT_LIMIT)
 
     # -- the end -----------------------------------------------------------------------
 
@@ -360,8 +251,6 @@ class Supervisor:
         if self._stopping:
             return
         self._stopping = True
-        self.starts.fail_queued(ShuttingDown("the service is stopping and starts no more jobs"))
-        self.starts.pool.close()
         graces = [live.job.request.grace for live in self.jobs]
         for live in self.jobs:
             self.stop(live, None)

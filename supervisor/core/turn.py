@@ -1,8 +1,8 @@
 """The end of a turn of the event loop: in which order changes become durable, done and told.
 
 What callbacks change within a turn is settled in an order that no crash can
-break: one commit for all changes; then the orders of the launchers whose jobs
-it recorded; one sync to the disk, which so many starts share; what must only
+break: one commit for all changes; then the launches of the jobs that it
+recorded; one sync to the disk, which so many starts share; what must only
 happen to recorded jobs; and last the answers and the news. A turn that answers
 nobody, and changes no job that somebody watches, leaves its sync to one that
 does, or to a timer.
@@ -18,8 +18,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from jobworker.supervisor.core.live_job import LiveJob
 from jobworker.supervisor.journal.journal import Journal
-from jobworker.supervisor.local.live_job import LiveJob
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ class Turn:
         self._sync_due = False
         self._inserts: list[_Insert] = []
         self._updates: dict[str, LiveJob] = {}
+        self._notes: dict[str, LiveJob] = {}
         self._deletes: set[str] = set()
         self._withdrawn: set[str] = set()
         self._after_commit: list[Callable[[], None]] = []
@@ -77,9 +78,15 @@ class Turn:
         self._updates[live.job.id] = live
         self.tell(live)
 
+    def note(self, live: LiveJob) -> None:
+        """Record a job's state as it will be; of no news to anybody, and not worth a sync."""
+        self._notes[live.job.id] = live
+        self._settle()
+
     def delete(self, job_id: str) -> None:
         """Remove a job from the record."""
         self._updates.pop(job_id, None)
+        self._notes.pop(job_id, None)
         self._news.pop(job_id, None)
         self._deletes.add(job_id)
         self._settle()
@@ -179,10 +186,11 @@ class Turn:
             self._journal.delete(job_id, keep_key=job_id not in self._withdrawn)
         for insert in inserts:
             self._journal.insert(insert.live.job)
-        for live in self._updates.values():
+        for live in (self._notes | self._updates).values():
             self._journal.update(live.job)
-        self._journal.commit()
+        self._journal.commit(worth_a_sync=bool(inserts or self._updates or self._deletes))
         self._updates.clear()
+        self._notes.clear()
         deleted, self._deletes = self._deletes, set()
         self._withdrawn.clear()
         return deleted

@@ -5,8 +5,8 @@ import resource
 
 from jobworker.supervisor.errors import Exhausted
 
-# What a job needs at most: its pipes, process, launcher and sandbox's word, two files
-# of its output, and a launcher to take the place of its own.
+# What a job needs at most while it is launched: both ends of its pipes and of the socket of
+# its launch, its program and what a sandbox is given; later less, and two files of its output.
 JOB_DESCRIPTORS = 12
 # Left for what must go on: stops, exits, answers, the journal, clients that connect.
 RESERVE = 64

@@ -17,7 +17,10 @@ from typing import NamedTuple
 from uuid import UUID
 
 from jobworker.supervisor.errors import OUT_OF
-from jobworker.supervisor.keeper.launcher import TOKEN_VARIABLE, start_ticks
+from jobworker.supervisor.keeper.proc import start_ticks
+
+# Set in the environment of every job.
+TOKEN_VARIABLE = "JOBWORKER_JOB_ID"  # noqa: S105 - a name, not a secret
 
 # Processes that end while they are looked at are looked after so many times.
 MOST_LISTINGS = 50

@@ -14,8 +14,8 @@ from jobworker.supervisor.errors import InvalidRequest
 from jobworker.supervisor.exact_text import to_text
 from jobworker.supervisor.host.isolation import Profile
 from jobworker.supervisor.host.limits import FIELDS, MAX_TIMEOUT_SECONDS, Limits
+from jobworker.supervisor.host.tree import TOKEN_VARIABLE
 from jobworker.supervisor.ipc.messages import OVERFLOWS, limits_of
-from jobworker.supervisor.keeper.launcher import TOKEN_VARIABLE
 from jobworker.supervisor.quotas import Kind, Quota
 
 # UUIDv7 (RFC 9562) in its canonical form.

@@ -22,54 +22,16 @@ from jobworker.supervisor.ipc.requests import List
 from jobworker.supervisor.job import Job, Reason, Request, State
 from jobworker.supervisor.journal.kept_output import KeptOutput
 from jobworker.supervisor.journal.pages import Pages
+from jobworker.supervisor.journal.schema import (
+    APPLICATION_ID,
+    COLUMNS,
+    INSERT,
+    MIGRATIONS,
+    SCHEMA,
+    SCHEMA_VERSION,
+    UPDATE,
+)
 from jobworker.supervisor.journal.start_keys import StartKeys, check_same
-
-# "jobw" in ASCII, so that file(1) and we know the file for ours.
-APPLICATION_ID = 0x6A6F6277
-SCHEMA_VERSION = 2
-
-_SCHEMA = """
-CREATE TABLE job (
-    id              TEXT PRIMARY KEY,
-    owner           TEXT NOT NULL,
-    tenant          TEXT NOT NULL,
-    request_id      TEXT NOT NULL,
-    request         TEXT NOT NULL,
-    created_ns      INTEGER NOT NULL,
-    pid             INTEGER NOT NULL,
-    pid_start       INTEGER NOT NULL,
-    cgroup          TEXT NOT NULL,
-    state           INTEGER NOT NULL,
-    reason          INTEGER NOT NULL,
-    exit_status     INTEGER NOT NULL,
-    signal          INTEGER NOT NULL,
-    ended_ns        INTEGER NOT NULL,
-    output_begin    INTEGER NOT NULL,
-    output_end      INTEGER NOT NULL,
-    output_complete INTEGER NOT NULL,
-    detail          TEXT NOT NULL,
-    usage           TEXT NOT NULL DEFAULT '{}'
-) WITHOUT ROWID;
-CREATE UNIQUE INDEX job_request ON job (owner, request_id) WHERE request_id <> '';
-CREATE INDEX job_live ON job (id) WHERE state <> 4 OR NOT output_complete;
-CREATE INDEX job_ended ON job (ended_ns) WHERE state = 4 AND output_complete;
-"""
-
-# Schema version -> what makes it the next one.
-_MIGRATIONS = {
-    1: """
-ALTER TABLE job ADD COLUMN usage TEXT NOT NULL DEFAULT '{}';
-UPDATE job SET request = json_set(
-    request, '$.limits', json_object('timeout', coalesce(json_extract(request, '$.timeout'), 0.0)));
-""",
-}
-
-_INSERT = f"INSERT INTO job VALUES ({', '.join('?' * 19)})"  # noqa: S608 - no text but ours
-_UPDATE = """
-UPDATE job SET state = ?, reason = ?, exit_status = ?, signal = ?, ended_ns = ?,
-    output_begin = ?, output_end = ?, output_complete = ?, detail = ?, usage = ?
-WHERE id = ?
-"""
 
 
 class Ended(NamedTuple):
@@ -124,11 +86,11 @@ class Journal:
         if not version:
             self._database.executescript(
                 f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID};"
-                f"PRAGMA user_version = {SCHEMA_VERSION}; {_SCHEMA} COMMIT;"
+                f"PRAGMA user_version = {SCHEMA_VERSION}; {SCHEMA} COMMIT;"
             )
         for old in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
             self._database.executescript(
-                f"BEGIN IMMEDIATE; {_MIGRATIONS[old]} PRAGMA user_version = {old + 1}; COMMIT;"
+                f"BEGIN IMMEDIATE; {MIGRATIONS[old]} PRAGMA user_version = {old + 1}; COMMIT;"
             )
         # Makes sure that there is a -wal file to sync.
         self._database.execute("BEGIN IMMEDIATE")
@@ -148,11 +110,11 @@ class Journal:
         if not self._database.in_transaction:
             self._database.execute("BEGIN IMMEDIATE")
 
-    def commit(self) -> None:
+    def commit(self, *, worth_a_sync: bool = True) -> None:
         """End the transaction, if one is open; from here on no crash of ours undoes it."""
         if self._database.in_transaction:
             self._database.execute("COMMIT")
-            self.dirty = True
+            self.dirty |= worth_a_sync
 
     def rollback(self) -> None:
         """Undo the open transaction, if one is open."""
@@ -171,7 +133,7 @@ class Journal:
         request = job.request
         self.begin()
         self._database.execute(
-            _INSERT,
+            INSERT,
             (
                 job.id,
                 request.owner,
@@ -179,9 +141,6 @@ class Journal:
                 request.request_id,
                 _json_of(request),
                 job.created_ns,
-                job.pid,
-                job.pid_start,
-                job.cgroup,
                 *_changing(job),
             ),
         )
@@ -189,7 +148,7 @@ class Journal:
     def update(self, job: Job) -> None:
         """Record what has changed of a job."""
         self.begin()
-        self._database.execute(_UPDATE, (*_changing(job), job.id))
+        self._database.execute(UPDATE, (*_changing(job), job.id))
 
     def delete(self, job_id: str, *, keep_key: bool = True) -> None:
         """Forget a job; what it was started under is known for as long as StartKeys says."""
@@ -262,7 +221,7 @@ class Journal:
         return self._pages.owners()
 
     def _select(self, clause: str, *values: str | int) -> Iterator[Job]:
-        for row in self._database.execute(f"SELECT * FROM job {clause}", values):  # noqa: S608
+        for row in self._database.execute(f"SELECT {COLUMNS} FROM job {clause}", values):  # noqa: S608
             yield _job_of(row)
 
 
@@ -293,8 +252,10 @@ def _look_at(path: Path) -> int:
 
 
 def _changing(job: Job) -> tuple[int | str, ...]:
-    """What `update` writes, in its order and that of the table."""
+    """The values of schema.CHANGING."""
     return (
+        job.pid,
+        job.engine_record,
         job.state,
         job.reason,
         job.exit_status,
@@ -330,16 +291,15 @@ def _job_of(row: tuple[Any, ...]) -> Job:
         request=_request_of(row[4]),
         created_ns=row[5],
         pid=row[6],
-        pid_start=row[7],
-        cgroup=row[8],
-        state=State(row[9]),
-        reason=Reason(row[10]),
-        exit_status=row[11],
-        signal=row[12],
-        ended_ns=row[13],
-        output_begin=row[14],
-        output_end=row[15],
-        output_complete=bool(row[16]),
-        detail=row[17],
-        usage=msgspec.json.decode(row[18], type=Usage),
+        engine_record=row[7],
+        state=State(row[8]),
+        reason=Reason(row[9]),
+        exit_status=row[10],
+        signal=row[11],
+        ended_ns=row[12],
+        output_begin=row[13],
+        output_end=row[14],
+        output_complete=bool(row[15]),
+        detail=row[16],
+        usage=msgspec.json.decode(row[17], type=Usage),
     )

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 from jobworker.supervisor.ipc.requests import List
+from jobworker.supervisor.journal.schema import COLUMNS
 
 _Row = tuple[Any, ...]
 
@@ -78,7 +79,8 @@ class Pages:
             values += pair
         clause = f"{index} WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"
         # Nothing in it but our own text.
-        return self._database.execute(f"SELECT * FROM job {clause}", [*values, asked.limit])  # noqa: S608
+        statement = f"SELECT {COLUMNS} FROM job {clause}"  # noqa: S608
+        return self._database.execute(statement, [*values, asked.limit])
 
 
 def _id(row: _Row) -> str:

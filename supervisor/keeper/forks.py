@@ -7,7 +7,7 @@ import signal
 import struct
 
 # fork(2) as it is. os.fork prepares the child for threads and thereby copies 190
-# pages, 0.7 ms of work; a launcher has none, nor has the keeper.
+# pages, 0.7 ms of work; the keeper has none.
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 # clone(2); the same on every machine. struct clone_args has eleven fields.

@@ -3,8 +3,8 @@
 It is the parent of every job and the subreaper (prctl(2),
 PR_SET_CHILD_SUBREAPER) of what they leave behind, so an exit status has one
 place to arrive at, whoever else dies. It is small, single-threaded, and imports
-neither protobuf nor asyncio: it forks every launcher, and what it has imported
-is what each fork pays for.
+neither protobuf nor asyncio: it makes every job's process (births.py), and what
+it has imported is what nobody can upgrade while jobs run.
 
 SIGTERM and SIGINT stop every job and end the service. SIGHUP reads its file again
 and replaces supervisor and front, SIGUSR1 ends them but stays, dormant, with
@@ -18,9 +18,10 @@ import socket
 import time
 from pathlib import Path
 
-from jobworker.supervisor.keeper import forks, launcher, logs, packets, sd_notify
+from jobworker.supervisor.keeper import logs, packets, sd_notify
+from jobworker.supervisor.keeper.births import Births
 from jobworker.supervisor.keeper.config import REFUSED, KeeperConfig
-from jobworker.supervisor.keeper.ledger import DescriptorStore, ExitLedger
+from jobworker.supervisor.keeper.ledger import ExitLedger
 from jobworker.supervisor.keeper.mailbox import Mailbox
 from jobworker.supervisor.keeper.services import Ending, Phase, Service, Services
 from jobworker.supervisor.keeper.state_lock import DORMANT, SERVING, StateLock
@@ -40,7 +41,9 @@ class Keeper:
         self._path = path
         self._lock = lock
         self._selector = selectors.DefaultSelector()
-        self._store = DescriptorStore()
+        self._births = Births()
+        # What a supervisor tells this keeper, and so its jobs, from another by.
+        self._identity = os.urandom(8).hex()
         self._ledger = ExitLedger()
         self._services = Services(config, self._selector)
         self._upgrading = Upgrade(path, config)
@@ -81,9 +84,9 @@ class Keeper:
 
     def _hand_over(self, mailbox: Mailbox) -> None:
         """Give a new supervisor what the one before left: descriptors, exits, clients."""
-        for key, descriptors in self._store.items():
-            mailbox.post(("kept", key), descriptors)
-        mailbox.post(("keeper", os.getpid()))
+        for key, born in self._births.items():
+            mailbox.post(("kept", key, born.pid, born.start), born.kept)
+        mailbox.post(("keeper", os.getpid(), self._identity))
         self._ledger.resend_all()
         self._services.connect_clients()
         if self._phase is Phase.STOPPING:
@@ -103,7 +106,7 @@ class Keeper:
             self._end()
         elif ending in (Ending.REFUSED, Ending.HOPELESS) and self._upgrading.under_way:
             self._go_back(f"{service.name}: {ending.value} (exit status {exitcode})", exitcode)
-        elif ending in (Ending.REFUSED, Ending.HOPELESS) and (stopping or not len(self._store)):
+        elif ending in (Ending.REFUSED, Ending.HOPELESS) and (stopping or not len(self._births)):
             log(f"{service.name}: {ending.value}, and there is no job to stay for", "error")
             self._status = REFUSED if ending is Ending.REFUSED else 1
             self._services.supervisor.kill()
@@ -172,14 +175,12 @@ class Keeper:
     def _take(self, packet: packets.Packet, descriptors: tuple[int, ...]) -> None:
         """Do what the supervisor says."""
         match packet:
-            case ("keep", str(key)):
-                self._store.keep(key, descriptors)
+            case ("launch", str(key), str(cgroup)):
+                self._launch(key, cgroup, descriptors)
             case ("drop", str(key)):
-                self._store.drop(key)
+                self._births.drop(key)
             case ("recorded", int(serial)):
                 self._ledger.acknowledge(serial)
-            case ("fork", str(cgroup)):
-                self._fork_launcher(descriptors, cgroup)
             case ("up", _, _):
                 self._came_up(self._services.supervisor)
             case _:
@@ -201,18 +202,21 @@ class Keeper:
             case _:
                 log("ignored a packet of a client's", "warning")
 
-    def _fork_launcher(self, descriptors: tuple[int, ...], cgroup: str) -> None:
-        """Fork a launcher for the supervisor; on failure it sees its socket end."""
-        control, stdout, stderr = descriptors
+    def _launch(self, key: str, cgroup: str, descriptors: tuple[int, ...]) -> None:
+        """Make a job's process, once however often it is asked for, and tell of it."""
+        answer: packets.Packet
+        pidfd: tuple[int, ...]
         try:
-            pid, joined = forks.fork_near(cgroup)
+            born = self._births.make(key, cgroup, descriptors)
+            answer, pidfd = ("made", key, born.pid, born.start), (os.dup(born.pidfd),)
         except OSError as error:
-            log(f"cannot fork a launcher: {error.strerror}", "error")
+            self._births.undo(key)
+            answer, pidfd = ("refused", key, error.errno or 0), ()
+        mailbox = self._services.supervisor.mailbox
+        if mailbox is not None:
+            mailbox.post(answer, pidfd, close=True)
         else:
-            if pid == 0:
-                rest = "" if joined else cgroup
-                launcher.run(socket.socket(fileno=control), stdout, stderr, rest)
-        packets.close_all(descriptors)
+            packets.close_all(pidfd)
 
     def _report_exits(self) -> None:
         mailbox = self._services.supervisor.mailbox

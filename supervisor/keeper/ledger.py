@@ -1,8 +1,7 @@
-"""What must survive supervisor and front: jobs' descriptors, listening sockets, exit statuses."""
+"""What must survive supervisor and front: listening sockets and exit statuses."""
 
 import resource
 import socket
-from collections.abc import Iterator
 
 from jobworker.supervisor.keeper import packets
 
@@ -10,29 +9,6 @@ ExitReport = packets.Packet
 
 # The front faces the network: what it has the keeper hold is bounded.
 MAX_LISTENING = 8
-
-
-class DescriptorStore:
-    """Descriptors kept for the next supervisor, by key; the only owner of these copies."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, tuple[int, ...]] = {}
-
-    def keep(self, key: str, descriptors: tuple[int, ...]) -> None:
-        """Take these over under the key, in place of what was there."""
-        self.drop(key)
-        self._kept[key] = descriptors
-
-    def drop(self, key: str) -> None:
-        """Close what is under the key, if anything is."""
-        packets.close_all(self._kept.pop(key, ()))
-
-    def items(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Every key with its descriptors, which stay the store's."""
-        return iter(self._kept.items())
-
-    def __len__(self) -> int:
-        return len(self._kept)
 
 
 class Listening:

@@ -1,7 +1,9 @@
 """What a process is to execute, and how a failure on the way is told; the same both ways."""
 
+import json
+import os
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # What is told on a report socket: errno, and the number of the step.
 REPORT = struct.Struct("=ii")
@@ -37,3 +39,46 @@ class Program(NamedTuple):
     limits: tuple[tuple[int, int, int], ...] = ()
     no_new_privileges: bool = False
     apart: bool = False
+
+    def to_memfd(self) -> int:
+        """Write it to a new file in memory (memfd_create(2)); returns its descriptor."""
+        descriptor = os.memfd_create("jobworker-program", os.MFD_CLOEXEC)
+        try:
+            data = json.dumps(self, default=_text).encode()
+            while data:
+                data = data[os.write(descriptor, data) :]
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    @classmethod
+    def read(cls, descriptor: int) -> "Program":
+        """Read what to_memfd wrote; the descriptor stays open. Raises ValueError for anything else.
+
+        Fields that a later supervisor has added are left out.
+        """
+        data = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+        found = cls(*json.loads(data)[: len(cls._fields)])
+        return found._replace(
+            paths=_all_bytes(found.paths),
+            argv=_all_bytes(found.argv),
+            environment=_all_bytes(found.environment),
+            cwd=_bytes(found.cwd),
+            check=_all_bytes(found.check),
+            user=(*found.user[:2], tuple(found.user[2])) if found.user else None,
+            limits=tuple((number, soft, hard) for number, soft, hard in found.limits),
+        )
+
+
+def _text(value: bytes) -> str:
+    # Every byte is a character of its own: whatever the bytes, they are text so.
+    return value.decode("latin-1")
+
+
+def _bytes(text: Any) -> bytes:
+    return str(text).encode("latin-1")
+
+
+def _all_bytes(texts: Any) -> tuple[bytes, ...]:
+    return tuple(map(_bytes, texts))

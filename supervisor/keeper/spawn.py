@@ -2,8 +2,8 @@
 
 Both ways do the same, in the same order, and tell failures the same way: the
 `report` socket, closed on exec, ends without a word when the program executes;
-else (errno, step) come first. spawn.c is the native way, forked.py the other.
-The keeper's launchers are not made by it yet: docs/decisions/0006-native-spawn.md.
+else (errno, step) come first. spawn.c is the native way, forked.py the other;
+docs/decisions/0006-native-spawn.md has the reasons.
 """
 
 import errno

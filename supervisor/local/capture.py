@@ -14,7 +14,7 @@ from functools import partial
 from time import time_ns
 
 from jobworker.supervisor.job import OutputLimit, Overflow, State
-from jobworker.supervisor.local.live_job import LiveJob
+from jobworker.supervisor.local.local_job import LocalJob
 from jobworker.supervisor.output.pump import SHARE_BYTES, Pump
 from jobworker.supervisor.output.recorder import NO_ROOM, TIME_RESOLUTION_NS
 
@@ -73,9 +73,9 @@ class Capture:
         loop: asyncio.AbstractEventLoop,
         pump: Pump,
         *,
-        grew: Callable[[LiveJob], None],
-        complete: Callable[[LiveJob], None],
-        overflowed: Callable[[LiveJob], None],
+        grew: Callable[[LocalJob], None],
+        complete: Callable[[LocalJob], None],
+        overflowed: Callable[[LocalJob], None],
     ) -> None:
         self._loop = loop
         self._pump = pump
@@ -88,121 +88,120 @@ class Capture:
         # and have not moved.
         self._undrained: dict[str, dict[int, int]] = {}
 
-    def listen(self, live: LiveJob) -> None:
+    def listen(self, local: LocalJob) -> None:
         """Record the job's output from here on."""
-        limit = live.job.request.output_limit
-        if limit.rate and live.pipes:
-            self._allowances[live.job.id] = Allowance.full(limit.rate, self._loop.time())
-        for pipe in live.pipes:
-            self._pump.add(pipe, partial(self._move, live))
-        if live.job.state is State.ENDED:
-            self.main_ended(live)
+        limit = local.job.request.output_limit
+        if limit.rate and local.output.pipes:
+            self._allowances[local.job.id] = Allowance.full(limit.rate, self._loop.time())
+        for pipe in local.output.pipes:
+            self._pump.add(pipe, partial(self._move, local))
+        if local.job.state is State.ENDED:
+            self.main_ended(local)
 
-    def main_ended(self, live: LiveJob) -> None:
+    def main_ended(self, local: LocalJob) -> None:
         """Note what is in the pipes: all that the main process wrote and is not on record."""
-        self._undrained[live.job.id] = {
+        self._undrained[local.job.id] = {
             pipe: _UNTIL_ITS_END if _at_end(pipe) else used
-            for pipe in live.pipes
+            for pipe in local.output.pipes
             if (used := _used(pipe)) or _at_end(pipe)
         }
-        self._look_if_drained(live)
+        self._look_if_drained(local)
 
-    def _drained(self, live: LiveJob, pipe: int, moved: int) -> None:
+    def _drained(self, local: LocalJob, pipe: int, moved: int) -> None:
         """Count bytes that have moved off the pipe of a job whose main process has ended."""
-        undrained = self._undrained.get(live.job.id)
+        undrained = self._undrained.get(local.job.id)
         if undrained is None or pipe not in undrained:
             return
         undrained[pipe] -= moved
         if undrained[pipe] <= 0:
             del undrained[pipe]
-        self._look_if_drained(live)
+        self._look_if_drained(local)
 
-    def _look_if_drained(self, live: LiveJob) -> None:
-        if not self._undrained[live.job.id]:
-            del self._undrained[live.job.id]
-            live.job.output_drained = True
-            self._grew(live)
+    def _look_if_drained(self, local: LocalJob) -> None:
+        if not self._undrained[local.job.id]:
+            del self._undrained[local.job.id]
+            local.job.output_drained = True
+            self._grew(local)
 
-    def _move(self, live: LiveJob, pipe: int) -> bool:
+    def _move(self, local: LocalJob, pipe: int) -> bool:
         """Move some output; whether there may be more."""
-        share = self._share(live, pipe)
+        share = self._share(local, pipe)
         if not share:
             return False
-        limit = live.job.request.output_limit
+        limit = local.job.request.output_limit
         try:
-            moved = self._record(live, pipe, limit, share)
+            moved = self._record(local, pipe, limit, share)
         except BlockingIOError:
             return False
         except OSError as error:
-            return self._failed(live, pipe, error)
+            return self._failed(local, pipe, error)
         if moved == 0:
-            self._end(live, pipe)
+            self._end(local, pipe)
             return False
-        self._moved(live, pipe, moved)
+        self._moved(local, pipe, moved)
         return True
 
-    def _share(self, live: LiveJob, pipe: int) -> int:
+    def _share(self, local: LocalJob, pipe: int) -> int:
         """How many bytes the pipe may move now; if none, there will be another go."""
-        allowance = self._allowances.get(live.job.id)
+        allowance = self._allowances.get(local.job.id)
         if allowance is None:
             return SHARE_BYTES
-        if live.job.state is State.ENDED:
-            allowance.end(sum(map(_used, live.pipes)))
+        if local.job.state is State.ENDED:
+            allowance.end(sum(map(_used, local.output.pipes)))
         share = min(SHARE_BYTES, allowance.take_up(self._loop.time()))
         if share <= 0:
             self._loop.call_later(BURST_SECONDS / 2, self._pump.again, pipe)
         return share
 
-    def _record(self, live: LiveJob, pipe: int, limit: OutputLimit, share: int) -> int:
-        recorder = live.recorder
+    def _record(self, local: LocalJob, pipe: int, limit: OutputLimit, share: int) -> int:
+        recorder = local.output.recorder
         if limit.bytes and limit.overflow is not Overflow.ROTATE:
             room = limit.bytes - recorder.end
             if room <= 0:
-                return self._lose(live, pipe, limit, share)
+                return self._lose(local, pipe, limit, share)
             share = min(share, room)
         before = time_ns()
-        moved = recorder.record(pipe, live.pipes[pipe], before, share)
+        moved = recorder.record(pipe, local.output.pipes[pipe], before, share)
         after = time_ns()
         # Others may have run meanwhile, and the job may have written only then.
         if after - before > TIME_RESOLUTION_NS:
-            recorder.redate(moved, live.pipes[pipe], after)
+            recorder.redate(moved, local.output.pipes[pipe], after)
         return moved
 
-    def _lose(self, live: LiveJob, pipe: int, limit: OutputLimit, share: int) -> int:
-        lost = live.recorder.lose(pipe, self._null, time_ns(), share)
+    def _lose(self, local: LocalJob, pipe: int, limit: OutputLimit, share: int) -> int:
+        lost = local.output.recorder.lose(pipe, self._null, time_ns(), share)
         if lost and limit.overflow is Overflow.STOP_JOB:
-            self._overflowed(live)
+            self._overflowed(local)
         return lost
 
-    def _failed(self, live: LiveJob, pipe: int, error: OSError) -> bool:
+    def _failed(self, local: LocalJob, pipe: int, error: OSError) -> bool:
         """The output could not be written."""
         self._loop.call_later(RETRY_SECONDS, self._pump.again, pipe)
-        if not live.disk_full:
-            live.disk_full = True
-            log.warning("job %s: output cannot be recorded: %s", live.job.id, error.strerror)
-        if error.errno in NO_ROOM and live.job.output_end and _fullness(pipe) >= PRESSING:
+        if not local.output.disk_full:
+            local.output.disk_full = True
+            log.warning("job %s: output cannot be recorded: %s", local.job.id, error.strerror)
+        if error.errno in NO_ROOM and local.job.output_end and _fullness(pipe) >= PRESSING:
             with contextlib.suppress(OSError):
-                lost = live.recorder.lose(pipe, self._null, time_ns(), SHARE_BYTES)
-                self._moved(live, pipe, lost)
+                lost = local.output.recorder.lose(pipe, self._null, time_ns(), SHARE_BYTES)
+                self._moved(local, pipe, lost)
         return False
 
-    def _moved(self, live: LiveJob, pipe: int, moved: int) -> None:
-        allowance = self._allowances.get(live.job.id)
+    def _moved(self, local: LocalJob, pipe: int, moved: int) -> None:
+        allowance = self._allowances.get(local.job.id)
         if allowance is not None:
             allowance.tokens -= moved
-        live.job.output_begin = live.recorder.begin
-        live.job.output_end = live.recorder.end
-        self._drained(live, pipe, moved)
-        self._grew(live)
+        local.job.output_begin = local.output.recorder.begin
+        local.job.output_end = local.output.recorder.end
+        self._drained(local, pipe, moved)
+        self._grew(local)
 
-    def _end(self, live: LiveJob, pipe: int) -> None:
+    def _end(self, local: LocalJob, pipe: int) -> None:
         self._pump.remove(pipe)
-        os.close(pipe)
-        del live.pipes[pipe]
-        self._drained(live, pipe, _UNTIL_ITS_END)
-        if not live.pipes:
-            self._allowances.pop(live.job.id, None)
-            self._complete(live)
+        local.output.end(pipe)
+        self._drained(local, pipe, _UNTIL_ITS_END)
+        if not local.output.pipes:
+            self._allowances.pop(local.job.id, None)
+            self._complete(local)
 
 
 def _used(pipe: int) -> int:

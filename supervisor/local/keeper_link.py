@@ -3,9 +3,21 @@
 import asyncio
 import os
 from collections.abc import Callable
+from typing import NamedTuple
 
 from jobworker.supervisor.host.accounting import ExitUsage
 from jobworker.supervisor.keeper import packets
+
+
+class Kept(NamedTuple):
+    """What the keeper has kept of a job, as in births.py; the descriptors are ours.
+
+    `pid` is 0 from a keeper that did not make it, but forked what became it.
+    """
+
+    pid: int
+    start: int
+    descriptors: tuple[int, ...]
 
 
 class KeeperLink:
@@ -14,19 +26,29 @@ class KeeperLink:
     def __init__(self, line: packets.Line) -> None:
         self._line = line
         self._control = line.control
+        # Tells this keeper, and so the jobs whose processes it has made, from others.
+        self.identity = ""
+        # It is of a release before births.py.
+        self.old = False
 
-    def inherit(self) -> dict[str, tuple[int, ...]]:
-        """What the supervisor before left with the keeper: descriptors by job ID.
+    def inherit(self) -> dict[str, Kept]:
+        """What the keeper has of jobs, by ID.
 
         Waits for it; raises EOFError when the keeper has ended.
         """
-        kept: dict[str, tuple[int, ...]] = {}
+        kept: dict[str, Kept] = {}
         while True:
             received = packets.receive(self._control)
             match received:
-                case (("kept", str(key)), descriptors):
-                    kept[key] = descriptors
-                case (("keeper", int(_)), _):
+                case (("kept", str(key), int(pid), int(start)), descriptors):
+                    kept[key] = Kept(pid, start, descriptors)
+                case (("kept", str(key)), (launcher, stdout, stderr, pidfd)):
+                    kept[key] = Kept(0, 0, (stdout, stderr, launcher, pidfd))
+                case (("keeper", int(_), str(identity)), _):
+                    self.identity = identity
+                    return kept
+                case (("keeper", int(pid)), _):
+                    self.identity, self.old = f"pid {pid}", True
                     return kept
                 case None:
                     raise EOFError("the keeper has ended")
@@ -35,6 +57,8 @@ class KeeperLink:
         self,
         loop: asyncio.AbstractEventLoop,
         *,
+        made: Callable[[str, int, int, int], None],
+        refused: Callable[[str, int], None],
         exited: Callable[[int, int, int, ExitUsage], None],
         client: Callable[[int], None],
         stop: Callable[[], None],
@@ -42,12 +66,17 @@ class KeeperLink:
     ) -> None:
         """Call back for every packet from here on; end this process when the keeper ends.
 
-        `exited` takes (serial, pid, wait status, usage), `client` the descriptor of a
+        `made` takes (job ID, pid, start in clock ticks, pidfd), `refused` (job ID, errno),
+        `exited` (serial, pid, wait status, usage), `client` the descriptor of a
         pipe's end.
         """
 
         def readable() -> None:
             match packets.receive(self._control):
+                case (("made", str(key), int(pid), int(start)), (pidfd,)):
+                    made(key, pid, start, pidfd)
+                case (("refused", str(key), int(number)), _):
+                    refused(key, number)
                 case (("exit", int(serial), int(pid), int(status), *used), _):
                     exited(serial, pid, status, ExitUsage.of_report(used))
                 case (("client",), (descriptor,)):
@@ -67,10 +96,6 @@ class KeeperLink:
         """Say that this supervisor is at work."""
         self._line.send(("up", "supervisor", ""), urgent=True)
 
-    def keep(self, job_id: str, descriptors: tuple[int, ...]) -> None:
-        """Leave copies of a job's descriptors with the keeper."""
-        self._line.send(("keep", job_id), descriptors)
-
     def drop(self, job_id: str) -> None:
         """The job needs them no longer."""
         self._line.send(("drop", job_id))
@@ -79,6 +104,6 @@ class KeeperLink:
         """An exit report is on record, or concerns no job."""
         self._line.send(("recorded", serial))
 
-    def fork(self, descriptors: tuple[int, int, int], cgroup: str) -> None:
-        """Ask for a launcher with these: its end of a packet socket, and of the job's pipes."""
-        self._line.send(("fork", cgroup), descriptors, urgent=True)
+    def tell(self, packet: packets.Packet, descriptors: tuple[int, ...]) -> None:
+        """Send an order that the keeper is to follow at once."""
+        self._line.send(packet, descriptors, urgent=True)

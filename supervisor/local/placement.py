@@ -9,7 +9,7 @@ from jobworker.supervisor.config import SupervisorConfig
 from jobworker.supervisor.host.cgroup import JobCgroups
 from jobworker.supervisor.host.isolation import Profile, bubblewrap, check_fits, private_options
 from jobworker.supervisor.host.limits import check_kept
-from jobworker.supervisor.host.tree import mark_of
+from jobworker.supervisor.host.tree import TOKEN_VARIABLE, mark_of
 from jobworker.supervisor.host.users import (
     Account,
     Users,
@@ -17,7 +17,11 @@ from jobworker.supervisor.host.users import (
     service_account,
 )
 from jobworker.supervisor.job import Request
-from jobworker.supervisor.keeper.launcher import TOKEN_VARIABLE, Spec
+from jobworker.supervisor.local.programs import Spec
+
+# Below so many bytes of memory, execve(2) itself may need more than the job has, and
+# the kernel would end all who share memory with it.
+_ENOUGH_TO_EXECUTE = 64 * 1024 * 1024
 
 
 class Placement:
@@ -33,6 +37,10 @@ class Placement:
     def controllers(self) -> frozenset[str]:
         """The cgroup controllers that keep limits of jobs."""
         return self._cgroups.controllers if self._cgroups else frozenset()
+
+    def cgroup_of(self, job_id: str) -> str:
+        """The directory of a job's cgroup; empty where jobs have none."""
+        return str(self._cgroups.directory / job_id) if self._cgroups else ""
 
     def place(self, asked: Request) -> Request:
         """The request with all that it left open. Raises InvalidRequest and CannotPlace."""
@@ -62,7 +70,7 @@ class Placement:
         return account.home if account.owns_home() else self._config.working_directory
 
     def spec(self, request: Request) -> Spec:
-        """The orders for a launcher."""
+        """What to execute, and how."""
         account = request.account
         environment = {
             **({} if account else self._service.environment()),
@@ -80,13 +88,14 @@ class Placement:
             self._resource_limits(request),
             self._config.no_new_privileges,
             self._sandbox(request),
+            apart=0 < request.limits.memory < _ENOUGH_TO_EXECUTE,
         )
 
     def _login(self, account: Account | None) -> tuple[str, ...]:
         # Not of the job's variables: the policy was not asked about that program.
         return login_shell((account or self._service).environment()["SHELL"])
 
-    def _resource_limits(self, request: Request) -> list[tuple[int, int]]:
+    def _resource_limits(self, request: Request) -> tuple[tuple[int, int], ...]:
         """What setrlimit(2) keeps: pairs of a resource and its limit, soft and hard."""
         limits = request.limits
         # A core dump would hold what the job held in memory, wherever the host puts it.
@@ -95,15 +104,15 @@ class Placement:
             found.append((resource.RLIMIT_NOFILE, limits.open_files))
         if limits.processes and "pids" not in self.controllers and _is_ordinary(request.account):
             found.append((resource.RLIMIT_NPROC, limits.processes))
-        return found
+        return tuple(found)
 
-    def _sandbox(self, request: Request) -> list[str]:
+    def _sandbox(self, request: Request) -> tuple[str, ...]:
         if request.profile is not Profile.PRIVATE:
-            return []
+            return ()
         account = request.account
         others = self._users.others(account) if account else []
         hidden = (self._config.state_dir, *self._config.isolation.hidden)
-        return [
+        return (
             bubblewrap(),
             *private_options(
                 account,
@@ -113,7 +122,7 @@ class Placement:
                 cwd=request.cwd,
                 shared_home=self._service.environment()["HOME"],
             ),
-        ]
+        )
 
 
 def _is_ordinary(account: Account | None) -> bool:

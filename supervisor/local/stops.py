@@ -7,13 +7,13 @@ import signal
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from jobworker.supervisor.host import tree
 from jobworker.supervisor.host.cgroup import Cgroup
 from jobworker.supervisor.host.isolation import Profile
-from jobworker.supervisor.job import Job, State, StopMode, StopWay
-from jobworker.supervisor.local.live_job import LiveJob, signal_process
+from jobworker.supervisor.job import Job, StopMode, StopWay
+from jobworker.supervisor.local.local_job import LocalJob, Whereabouts
+from jobworker.supervisor.local.main_process import signal_process
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ LONGEST_LOOK_SECONDS = 0.05
 
 @dataclass
 class _Stop:
-    live: LiveJob
+    local: LocalJob
     # When the grace period ends, on the loop's clock.
     deadline: float
     way: StopWay
@@ -40,44 +40,43 @@ class _Stop:
             self._tell()
             self.owed = False
         except OSError as error:
-            log.warning("job %s: cannot signal it yet: %s", self.live.job.id, error)
+            log.warning("job %s: cannot signal it yet: %s", self.local.job.id, error)
             self.owed = True
 
     def _tell(self) -> None:
-        if self.way.mode is not StopMode.MAIN or not _main_lives(self.live):
+        if self.way.mode is not StopMode.MAIN or not self.local.main_lives():
             self.told_all = True
             with contextlib.suppress(ProcessLookupError):
-                signal_tree(self.live.job, self.way.signal)
+                signal_tree(self.local.job, self.way.signal)
                 # So that a stopped process gets to see its signal.
-                signal_tree(self.live.job, signal.SIGCONT)
+                signal_tree(self.local.job, signal.SIGCONT)
         else:
             with contextlib.suppress(ProcessLookupError):
-                self.live.signal_main(self.way.signal)
-                self.live.signal_main(signal.SIGCONT)
+                _signal_main(self.local, self.way.signal)
+                _signal_main(self.local, signal.SIGCONT)
 
 
 class Stops:
     """The stops in progress. `gone` is called once for each whose tree has ended."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, gone: Callable[[LiveJob], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, gone: Callable[[LocalJob], None]) -> None:
         self._loop = loop
         self._gone = gone
         self._stops: dict[str, _Stop] = {}
         self._timer: asyncio.Handle | None = None
         self._pause = FIRST_LOOK_SECONDS
 
-    def begin(self, live: LiveJob, grace: float, way: StopWay) -> None:
+    def begin(self, local: LocalJob, grace: float, way: StopWay) -> None:
         """Signal the job now, SIGKILL what is left of its tree after `grace` seconds.
 
         What `way` leaves open is the job's own. A stop already in progress is
         only ever hastened; it sends another signal if another way is asked for.
         """
         deadline = self._loop.time() + grace
-        known = self._stops.get(live.job.id)
+        known = self._stops.get(local.job.id)
         if known is None:
-            way = way.or_else(live.job.request.stop)
-            known = self._stops[live.job.id] = _Stop(live, deadline, way)
-            live.being_stopped = True
+            way = way.or_else(local.job.request.stop)
+            known = self._stops[local.job.id] = _Stop(local, deadline, way)
             if grace > 0:
                 known.tell()
         else:
@@ -109,50 +108,51 @@ class Stops:
 
     def _advance(self) -> None:
         now = self._loop.time()
-        without_cgroup = [stop for stop in self._stops.values() if stop.live.cgroup is None]
-        overdue = [stop.live for stop in without_cgroup if now >= stop.deadline]
-        for live in overdue:
+        without_cgroup = [stop for stop in self._stops.values() if stop.local.cgroup is None]
+        overdue = [stop.local for stop in without_cgroup if now >= stop.deadline]
+        for local in overdue:
             # First, so that it cannot act on the end of a child.
-            live.kill_main()
-        processes = tree.snapshot([live.root for live in overdue]) if without_cgroup else []
+            local.kill_main()
+        processes = tree.snapshot([local.root for local in overdue]) if without_cgroup else []
         for stop in list(self._stops.values()):
             if now >= stop.deadline:
-                _kill(stop.live, processes)
-            elif stop.owed or (not stop.told_all and not _main_lives(stop.live)):
+                _kill(stop.local, processes)
+            elif stop.owed or (not stop.told_all and not stop.local.main_lives()):
                 stop.tell()
-            if not _any_left(stop.live, processes):
-                del self._stops[stop.live.job.id]
-                stop.live.being_stopped = False
-                stop.live.gone = True
-                self._gone(stop.live)
+            if not _any_left(stop.local, processes):
+                del self._stops[stop.local.job.id]
+                self._gone(stop.local)
 
 
-def _main_lives(live: LiveJob) -> bool:
-    return live.job.state is not State.ENDED and not live.main_exited()
+def _signal_main(local: LocalJob, number: int) -> None:
+    if local.main is None:
+        raise ProcessLookupError
+    local.main.signal(number)
 
 
 def signal_tree(job: Job, number: int) -> None:
     """Send a signal to every process of the job. Raises ProcessLookupError when there is none."""
+    where = Whereabouts.of(job)
     # Bubblewrap would end, and with it what the job's end is told by.
-    spared = job.pid if job.request.profile is Profile.PRIVATE else 0
-    if job.cgroup:
-        cgroup = Cgroup(Path(job.cgroup))
+    spared = where.pid if job.request.profile is Profile.PRIVATE else 0
+    cgroup = where.directory
+    if cgroup is not None:
         found = [pid for pid in cgroup.pids() if pid != spared]
         _signal_cgroup(cgroup, found, number)
     else:
-        root = tree.JobRoot(job.id, job.pid, job.pid_start)
-        members = [one for one in tree.members(tree.snapshot(), root) if one.pid != spared]
+        found_by = tree.members(tree.snapshot(), where.root(job))
+        members = [one for one in found_by if one.pid != spared]
         found = [one.pid for one in members]
         tree.send(members, number)
     if not found:
         raise ProcessLookupError(f"nothing is left of job {job.id}")
 
 
-def _kill(live: LiveJob, processes: Sequence[tree.Process]) -> None:
-    if live.cgroup is None:
-        tree.send(tree.members(processes, live.root), signal.SIGKILL)
-    elif not live.cgroup.kill():
-        _signal_cgroup(live.cgroup, live.cgroup.pids(), signal.SIGKILL)
+def _kill(local: LocalJob, processes: Sequence[tree.Process]) -> None:
+    if local.cgroup is None:
+        tree.send(tree.members(processes, local.root), signal.SIGKILL)
+    elif not local.cgroup.kill():
+        _signal_cgroup(local.cgroup, local.cgroup.pids(), signal.SIGKILL)
 
 
 def _signal_cgroup(cgroup: Cgroup, pids: Iterable[int], number: int) -> None:
@@ -166,7 +166,7 @@ def _holds(cgroup: Cgroup, pid: int) -> bool:
     return pid in cgroup.pids()
 
 
-def _any_left(live: LiveJob, processes: Sequence[tree.Process]) -> bool:
-    if live.cgroup is not None:
-        return live.cgroup.populated()
-    return bool(tree.members(processes, live.root))
+def _any_left(local: LocalJob, processes: Sequence[tree.Process]) -> bool:
+    if local.cgroup is not None:
+        return local.cgroup.populated()
+    return bool(tree.members(processes, local.root))

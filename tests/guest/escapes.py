@@ -217,20 +217,22 @@ def test_tracing_and_signals_stop_at_the_user(server: Server, alice: Tenant, bob
     bob.stop(theirs)
 
 
-def test_a_launcher_is_closed_to_its_jobs_user(server: Server, alice: Tenant) -> None:
+def test_a_process_on_its_way_to_a_program_is_closed_to_its_jobs_user(
+    server: Server, alice: Tenant
+) -> None:
     """It is alice's already, and still has the memory of a process of root's."""
     mine = alice.started("echo ready; exec sleep 1000")
     script = "cd /proc/$1 && { cat environ maps mem; ls fd/ cwd/ root/; } 2>&1 >/dev/null"
 
-    def launchers() -> list[int]:
+    def on_their_way() -> list[int]:
         processes = psutil.Process(server.process.pid).children(recursive=True)
         alices = [one.pid for one in processes if one.uids().real == USERS["alice"]]
         return [pid for pid in alices if pid != alice.status(mine).pid]
 
     with hanging_copy(Path("/srv/hanging"), "/usr/bin/true") as program:
         starting = alice.worker.Start.future(pb.StartRequest(commandName=program.name))
-        until(lambda: len(launchers()) == 1)
-        assert alice.run(script, str(launchers()[0])).count("ermission denied") == 6
+        until(lambda: len(on_their_way()) == 1)
+        assert alice.run(script, str(on_their_way()[0])).count("ermission denied") == 6
         program.release()
         assert starting.result().success
     assert "ermission denied" not in alice.run(script, str(alice.status(mine).pid))

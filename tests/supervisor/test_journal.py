@@ -25,7 +25,9 @@ from jobworker.supervisor.host.isolation import Profile
 from jobworker.supervisor.host.limits import Limits
 from jobworker.supervisor.host.users import Account
 from jobworker.supervisor.job import Job, OutputLimit, Overflow, Request
-from jobworker.supervisor.journal.journal import APPLICATION_ID, SCHEMA_VERSION, Journal
+from jobworker.supervisor.journal.journal import Journal
+from jobworker.supervisor.journal.schema import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION
+from jobworker.supervisor.local.local_job import Whereabouts
 from tests.support.library import Site, eventually
 
 # -- what it is given, it gives back ---------------------------------------------------------
@@ -55,8 +57,7 @@ jobs = st.builds(
     state=st.sampled_from(State),
     reason=st.sampled_from(Reason),
     pid=counts,
-    pid_start=counts,
-    cgroup=texts,
+    engine_record=texts,
     exit_status=st.integers(0, 255),
     signal=st.integers(0, 64),
     ended_ns=counts,
@@ -80,7 +81,6 @@ def test_jobs_come_back_as_they_were_recorded(
         journal.insert(job)
         # Only what may change of a job does.
         later = replace(data.draw(jobs), request=job.request, created_ns=job.created_ns)
-        later = replace(later, pid=job.pid, pid_start=job.pid_start, cgroup=job.cgroup)
         expected[job.id] = data.draw(st.sampled_from([job, later]))
         journal.update(expected[job.id])
     journal.close()
@@ -399,6 +399,18 @@ def test_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
         assert database.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
 
 
+def test_where_processes_are_stays_on_record_with_the_third_schema(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    job_id = next(iter(of_the_first_schema(path)))
+    execute(path, *MIGRATIONS[1].split(";")[:2], "UPDATE job SET cgroup = '/c'")
+    execute(path, "PRAGMA user_version = 2")
+    journal = Journal(path)
+    job = journal.find(job_id)
+    assert job is not None
+    assert (job.pid, Whereabouts.of(job)) == (2**22, Whereabouts(2**22, 12345, "/c"))
+    journal.close()
+
+
 def test_a_service_goes_on_with_a_journal_of_the_first_schema(site: Site) -> None:
     site.state.mkdir()
     rows = of_the_first_schema(site.state / "journal.sqlite")
@@ -452,7 +464,7 @@ def test_what_was_answered_is_on_record(site: Site, tmp_path: Path) -> None:
             job = await worker.start(["sh", "-c", script])
             with supervisor_killed(site):
                 record = on_record(site, job.id, tmp_path / "started")
-            # That it executes is known to the launcher's socket.
+            # That it executes is to be seen on the socket of its launch.
             assert record == (State.STARTING, Reason.NONE, 0, 0)
             await anext(job.output())
             await worker.client.stop(job.id, 1000)

@@ -104,7 +104,7 @@ class Site:
         return sent[0]
 
     def cgroups(self) -> set[str]:
-        """The cgroups of jobs and of spare launchers; empty without cgroups."""
+        """The cgroups of jobs; empty without cgroups."""
         service = service_cgroup(self.state)
         if service is None:
             return set()
@@ -115,7 +115,7 @@ class Site:
 def _is_keeper(process: psutil.Process) -> bool:
     if _KEEPER not in _command_line(process):
         return False
-    # Launchers are forks of the keeper, with its command line.
+    # A fork of the keeper has its command line until it executes a program.
     with contextlib.suppress(psutil.NoSuchProcess):
         return _KEEPER not in _command_line(process.parent())
     return False

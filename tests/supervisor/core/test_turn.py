@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from jobworker.supervisor.core.live_job import LiveJob
 from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.job import Job, Request
 from jobworker.supervisor.journal.journal import Journal
-from jobworker.supervisor.local.live_job import LiveJob
-from jobworker.supervisor.output.recorder import Keep, Recorder
 
 DEADLINE_SECONDS = 60
 ID = "01a00000-0000-7000-8000-000000000000"
@@ -35,9 +34,7 @@ async def settled(
     """What happens, and in which order, by the end of a turn in which `act` was called."""
     order: list[str] = []
     journal = Noting(directory / "journal.sqlite", order)
-    live = LiveJob(
-        Job(Request(ID, "alice", "team-a", ("true",)), 1), Recorder(directory / ID, Keep(4096))
-    )
+    live = LiveJob(Job(Request(ID, "alice", "team-a", ("true",)), 1))
     journal.insert(live.job)
     journal.sync()
     order.clear()
@@ -82,7 +79,7 @@ def test_a_change_is_synced_before_an_answer(tmp_path: Path) -> None:
 
 def test_orders_come_before_the_sync_that_many_share(tmp_path: Path) -> None:
     def start(turn: Turn, live: LiveJob, order: list[str]) -> None:
-        other = LiveJob(Job(Request(ID[:-1] + "1", "alice", "team-a", ("true",)), 1), live.recorder)
+        other = LiveJob(Job(Request(ID[:-1] + "1", "alice", "team-a", ("true",)), 1))
         turn.insert(other, then=lambda: order.append("orders"), failed=order.append)
 
     assert asyncio.run(settled(tmp_path, start, watched=False)) == ["orders", "sync"]

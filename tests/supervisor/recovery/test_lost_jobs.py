@@ -15,7 +15,8 @@ from jobworker.supervisor import Chunk, Job, Reason, State
 from jobworker.supervisor.job import Job as Record
 from jobworker.supervisor.job import Request
 from jobworker.supervisor.journal.journal import Journal
-from jobworker.supervisor.keeper.launcher import start_ticks
+from jobworker.supervisor.keeper.proc import start_ticks
+from jobworker.supervisor.local.local_job import Whereabouts
 from tests.support.library import Site, eventually, running
 
 # How a job hides from a service that looks for it: what it runs besides its main process.
@@ -118,7 +119,9 @@ def left_on_record(site: Site, pid: int, pid_start: int, cgroup: str) -> str:
     journal = Journal(site.state / "journal.sqlite")
     job_id = str(uuid_utils.uuid7())
     request = Request(job_id, "library", "", ("sleep", "1000"))
-    journal.insert(Record(request, 1, State.RUNNING, pid=pid, pid_start=pid_start, cgroup=cgroup))
+    job = Record(request, 1, State.RUNNING)
+    Whereabouts(pid, pid_start, cgroup).note_in(job)
+    journal.insert(job)
     journal.close()
     return job_id
 

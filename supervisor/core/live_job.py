@@ -1,0 +1,18 @@
+"""A job that has something left to do, as the core sees it."""
+
+from dataclasses import dataclass
+
+from jobworker.supervisor.job import Job, StopWay
+
+
+@dataclass
+class LiveJob:
+    """`gone` says that no process of the job is left, `being_stopped` that its tree is being ended.
+
+    `stop_after_start` is the grace and the way of a stop that came too early.
+    """
+
+    job: Job
+    gone: bool = False
+    being_stopped: bool = False
+    stop_after_start: tuple[float, StopWay] | None = None

@@ -1,0 +1,109 @@
+"""The seam below the core: how a job becomes processes, here or elsewhere.
+
+The core decides what is to happen to a job and puts it on record; an engine
+makes it happen, and reports. `local` is the engine of this host. What an engine
+must know of a job to find it again, also after the death of this process, it
+writes into the job's `engine_record`, which nobody else reads.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
+
+from jobworker.supervisor.errors import SupervisorError
+from jobworker.supervisor.host.accounting import Usage
+from jobworker.supervisor.job import Job, Request, StopWay
+
+
+class Exit(NamedTuple):
+    """How a job's main process ended: `code` is -N for signal N.
+
+    `out_of_memory` says that the kernel has killed processes of the job for lack
+    of memory; `recorded` is to be called once the end is on record: until then
+    the engine tells of it again to whoever comes after this process.
+    """
+
+    code: int
+    usage: Usage
+    out_of_memory: bool
+    recorded: Callable[[], None]
+
+
+class Reports(Protocol):
+    """What an engine tells the core, never from within a call of the core's but `launch`."""
+
+    def executed(self, job: Job) -> None:
+        """The program executes."""
+
+    def failed(self, job: Job, error: SupervisorError) -> None:
+        """It does not, and never will: the job is to leave no trace."""
+
+    def noted(self, job: Job) -> None:
+        """The engine's record of the job has changed; a start need not wait for the disk."""
+
+    def exited(self, job: Job, how: Exit) -> None:
+        """The main process of a job that executed has ended."""
+
+    def grew(self, job: Job) -> None:
+        """There is more output, or all that the main process wrote is on record."""
+
+    def complete(self, job: Job) -> None:
+        """There will be no more output."""
+
+    def overflowed(self, job: Job) -> None:
+        """The output has reached a limit at which the job is to be stopped."""
+
+    def stopped(self, job: Job) -> None:
+        """A stop has come to its end: nothing is left of the job's tree."""
+
+
+class Engine(Protocol):
+    """What the core asks of an engine. Jobs are told apart by their IDs."""
+
+    def report_to(self, reports: Reports) -> None:
+        """Tell these from here on what becomes of jobs. To be called first."""
+
+    def place(self, request: Request) -> Request:
+        """The request with all that it left open. Raises InvalidRequest and CannotPlace."""
+
+    def prepare(self, job: Job) -> None:
+        """Note in a job that is about to be recorded by what its start is found again."""
+
+    def launch(self, job: Job) -> None:
+        """Have a job execute that is on record: `executed` or `failed` is reported, or both not."""
+
+    def knows(self, job: Job) -> bool:
+        """Whether a job that another supervisor has left goes on; otherwise it is lost."""
+
+    def take_up(self, job: Job) -> None:
+        """Go on with such a job, from wherever it was left."""
+
+    def clean_up(self, lost: Iterable[Job]) -> None:
+        """End what is left of these jobs, and of what was never on record."""
+
+    def give_up_after(self, job: Job, seconds: float) -> None:
+        """Wait no longer than that for a launch: it is reported as failed then."""
+
+    def signal(self, job: Job, number: int, *, to_all: bool) -> None:
+        """Signal the program, or all processes. Raises ProcessLookupError where none is left."""
+
+    def stop(self, job: Job, grace: float, way: StopWay) -> None:
+        """End the job's tree: a signal, SIGKILL after `grace` seconds; `stopped` is reported.
+
+        A stop in progress is only ever hastened; it sends another signal if another
+        way is asked for. Also for a job that has ended, for what that left behind.
+        """
+
+    def usage(self, job: Job) -> Usage:
+        """What the job has used by now, as far as that can be told."""
+
+    def output_open(self, job: Job) -> bool:
+        """Whether there may be more output."""
+
+    def vacant(self, job: Job) -> bool | None:
+        """Whether nothing lives any more where the job did; None where that cannot be told."""
+
+    def clear(self, job: Job) -> bool:
+        """Remove the place of a job that is vacant; False while that cannot be done."""
+
+    def forget(self, job: Job) -> None:
+        """Let go of everything that is held for a job."""

@@ -1,0 +1,321 @@
+"""The engine of this host: its keeper makes the processes, its pipes carry the output."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+from jobworker.supervisor.config import SupervisorConfig
+from jobworker.supervisor.engine import Exit, Reports
+from jobworker.supervisor.errors import SupervisorError
+from jobworker.supervisor.host import accounting
+from jobworker.supervisor.host.accounting import ExitUsage, Usage
+from jobworker.supervisor.host.cgroup import Cgroup, JobCgroups
+from jobworker.supervisor.job import Job, Overflow, Request, State, StopWay
+from jobworker.supervisor.keeper import packets
+from jobworker.supervisor.local.capture import Capture
+from jobworker.supervisor.local.keeper_link import KeeperLink, Kept
+from jobworker.supervisor.local.launches import Launches
+from jobworker.supervisor.local.local_job import LocalJob, Whereabouts
+from jobworker.supervisor.local.main_process import MainProcess
+from jobworker.supervisor.local.old_keeper import OldOrders
+from jobworker.supervisor.local.orders import Births, Orders
+from jobworker.supervisor.local.output_pipes import OutputPipes
+from jobworker.supervisor.local.placement import Placement
+from jobworker.supervisor.local.stops import Stops, signal_tree
+from jobworker.supervisor.local.survivors import end_survivors
+from jobworker.supervisor.output.pump import Pump
+from jobworker.supervisor.output.recorder import Keep, Recorder
+
+# How long the news of a main process's exit may take after the end of its output.
+EXIT_NEWS_SECONDS = 0.1
+# How soon a cgroup that was not empty is tried again.
+LEFTOVER_SECONDS = 0.2
+
+
+class LocalEngine:
+    """Owns every LocalJob, by ID and by the PID of a main process that is not reaped.
+
+    `kept` is what the keeper handed over.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        config: SupervisorConfig,
+        keeper: KeeperLink,
+        kept: dict[str, Kept],
+        cgroups: JobCgroups | None,
+    ) -> None:
+        self._loop = loop
+        self._config = config
+        self._keeper = keeper
+        self._kept = kept
+        self._cgroups = cgroups
+        self._output = Path(config.state_dir) / "output"
+        self._reports: Reports
+        # Of starts that failed, and whose processes were still ending when last looked at.
+        self._leftover: list[Cgroup] = []
+        self._jobs: dict[str, LocalJob] = {}
+        self._by_pid: dict[int, LocalJob] = {}
+        self._placement = Placement(config, cgroups)
+        self._pump = Pump(loop)
+        self._stops = Stops(loop, lambda local: self._reports.stopped(local.job))
+        self._capture = Capture(
+            loop,
+            self._pump,
+            grew=lambda local: self._reports.grew(local.job),
+            complete=self._pipes_ended,
+            overflowed=lambda local: self._reports.overflowed(local.job),
+        )
+        self._launches = Launches(
+            loop,
+            keeper,
+            self._placement,
+            self._new_orders(),
+            start_seconds=config.start_seconds,
+            born=self._born,
+            executed=self._executed,
+            failed=self._failed,
+        )
+
+    def _new_orders(self) -> Orders:
+        if not self._keeper.old:
+            return Births(self._keeper, self._placement, self._config.pipe_bytes)
+        return OldOrders(
+            self._loop,
+            self._keeper,
+            self._placement,
+            self._config.pipe_bytes,
+            made=self.made,
+            refused=self.refused,
+        )
+
+    def report_to(self, reports: Reports) -> None:
+        """As in Engine."""
+        self._reports = reports
+
+    # -- starting ----------------------------------------------------------------------
+
+    def place(self, request: Request) -> Request:
+        """As in Engine."""
+        return self._placement.place(request)
+
+    def prepare(self, job: Job) -> None:
+        """As in Engine."""
+        self._launches.prepare(job)
+
+    def launch(self, job: Job) -> None:
+        """As in Engine."""
+        local = LocalJob(job, Whereabouts.of(job), OutputPipes(self._recorder(job, new=True)))
+        self._jobs[job.id] = local
+        self._launches.begin(local)
+
+    def give_up_after(self, job: Job, seconds: float) -> None:
+        """As in Engine."""
+        if (local := self._jobs.get(job.id)) is not None:
+            self._launches.give_up_after(local, seconds)
+
+    def _recorder(self, job: Job, *, new: bool = False) -> Recorder:
+        """A recorder for the job's output that goes on where the record ends."""
+        limit = job.request.output_limit
+        rotate = limit.bytes if limit.overflow is Overflow.ROTATE else 0
+        return Recorder(self._output / job.id, Keep(self._config.segment_bytes, rotate), new=new)
+
+    def _born(self, local: LocalJob) -> None:
+        self._by_pid[local.where.pid] = local
+        self._reports.noted(local.job)
+
+    def _executed(self, local: LocalJob) -> None:
+        self._reports.executed(local.job)
+        self._capture.listen(local)
+
+    def _failed(self, local: LocalJob, error: SupervisorError) -> None:
+        self._reports.failed(local.job, error)
+
+    # -- going on with what another supervisor has left ------------------------------------
+
+    def knows(self, job: Job) -> bool:
+        """As in Engine."""
+        return job.id in self._kept or self._was_never_made(job)
+
+    def _was_never_made(self, job: Job) -> bool:
+        """Whether this keeper would know of the job's process, and does not."""
+        asked = Whereabouts.of(job).keeper
+        return job.state is State.STARTING and bool(asked) and asked == self._keeper.identity
+
+    def take_up(self, job: Job) -> None:
+        """As in Engine."""
+        kept = self._kept.pop(job.id, None)
+        if kept is None:
+            self.launch(job)
+            return
+        stdout, stderr, report, pidfd, *told = kept.descriptors
+        where = Whereabouts.of(job)
+        local = LocalJob(job, where, OutputPipes(self._recorder(job)))
+        self._jobs[job.id] = local
+        if kept.pid:
+            where = Whereabouts(kept.pid, kept.start, where.cgroup, where.keeper)
+            where.note_in(job)
+            local.where = where
+        local.main = MainProcess(where.pid, pidfd, local.private, *told)
+        local.main.look_for_told()
+        local.output.open(stdout, stderr)
+        job.output_begin, job.output_end = local.output.recorder.begin, local.output.recorder.end
+        if job.state is not State.ENDED:
+            self._by_pid[where.pid] = local
+        if job.state is State.STARTING:
+            self._launches.resume(local, report)
+        else:
+            os.close(report)
+            self._capture.listen(local)
+
+    def clean_up(self, lost: Iterable[Job]) -> None:
+        """As in Engine."""
+        for job_id, kept in self._kept.items():
+            packets.close_all(kept.descriptors)
+            self._keeper.drop(job_id)
+        self._kept.clear()
+        end_survivors(lost)
+        in_use = {local.where.cgroup for local in self._jobs.values()}
+        for cgroup in self._cgroups.jobs() if self._cgroups is not None else ():
+            if str(cgroup.directory) not in in_use:
+                self._remove(cgroup)
+
+    # -- what the keeper tells ---------------------------------------------------------------
+
+    def made(self, job_id: str, pid: int, start: int, pidfd: int) -> None:
+        """The keeper has made a job's process."""
+        local = self._jobs.get(job_id)
+        if local is None or local.launch is None or local.main is not None:
+            # Its launch was given up meanwhile.
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+            return
+        self._launches.made(local, pid, start, pidfd)
+
+    def refused(self, job_id: str, number: int) -> None:
+        """The keeper could not make a job's process."""
+        local = self._jobs.get(job_id)
+        if local is not None:
+            self._launches.refused(local, number)
+
+    def exited(self, serial: int, pid: int, status: int, used: ExitUsage) -> None:
+        """The keeper has reaped a process: a job's main one, or an orphan."""
+        local = self._by_pid.pop(pid, None)
+        if local is None:
+            self._keeper.recorded(serial)
+        elif local.launch is not None:
+            # The two news race; the socket of the launch knows whether this was the
+            # program. The start is answered first: its record is durable already.
+            self._launches.settle(local)
+            self._loop.call_soon(self._main_exited, local, serial, status, used)
+        else:
+            self._main_exited(local, serial, status, used)
+
+    def _main_exited(self, local: LocalJob, serial: int, status: int, used: ExitUsage) -> None:
+        recorded = partial(self._keeper.recorded, serial)
+        if local.main is None or local.job.state in (State.STARTING, State.ENDED):
+            # Its start has failed, and it will not be on record.
+            recorded()
+            return
+        usage = local.usage().ended().else_from(used.usage())
+        cgroup = local.cgroup
+        oom = cgroup is not None and accounting.oom_kills(cgroup.directory) > 0
+        self._reports.exited(local.job, Exit(local.main.exit_code(status), usage, oom, recorded))
+        self._capture.main_ended(local)
+
+    # -- signalling and stopping ----------------------------------------------------------------
+
+    def signal(self, job: Job, number: int, *, to_all: bool) -> None:
+        """As in Engine."""
+        local = self._jobs.get(job.id)
+        if to_all:
+            signal_tree(job, number)
+        elif local is None or local.main is None or job.state is State.ENDED:
+            raise ProcessLookupError
+        else:
+            local.main.signal(number)
+
+    def stop(self, job: Job, grace: float, way: StopWay) -> None:
+        """As in Engine."""
+        local = self._jobs.get(job.id)
+        if local is None:
+            local = LocalJob(job, Whereabouts.of(job), OutputPipes(self._recorder(job)))
+            self._jobs[job.id] = local
+        self._stops.begin(local, grace, way)
+
+    # -- output, usage, the place ------------------------------------------------------------------
+
+    def _pipes_ended(self, local: LocalJob) -> None:
+        """Nobody can write output any more; most often as the main process has just ended.
+
+        Then its exit is about to be told, and who follows the output to its end
+        expects to find the job ended.
+        """
+        if local.job.state is State.ENDED:
+            self._reports.complete(local.job)
+        else:
+            self._loop.call_later(EXIT_NEWS_SECONDS, self._complete_unless_exited, local)
+
+    def _complete_unless_exited(self, local: LocalJob) -> None:
+        if local.job.state is State.ENDED:
+            return
+        if local.main is not None and local.main.exited():
+            self._loop.call_later(EXIT_NEWS_SECONDS, self._complete_unless_exited, local)
+        else:
+            self._reports.complete(local.job)
+
+    def output_open(self, job: Job) -> bool:
+        """As in Engine."""
+        local = self._jobs.get(job.id)
+        return local is not None and bool(local.output.pipes)
+
+    def usage(self, job: Job) -> Usage:
+        """As in Engine."""
+        local = self._jobs.get(job.id)
+        return local.usage() if local is not None else job.usage
+
+    def vacant(self, job: Job) -> bool | None:
+        """As in Engine."""
+        cgroup = self._cgroup(job)
+        return None if cgroup is None else not cgroup.populated()
+
+    def clear(self, job: Job) -> bool:
+        """As in Engine."""
+        cgroup = self._cgroup(job)
+        return cgroup is None or cgroup.remove()
+
+    def _cgroup(self, job: Job) -> Cgroup | None:
+        local = self._jobs.get(job.id)
+        return local.cgroup if local is not None else Whereabouts.of(job).directory
+
+    def forget(self, job: Job) -> None:
+        """As in Engine."""
+        local = self._jobs.pop(job.id, None)
+        if local is None:
+            return
+        for pipe in local.output.pipes:
+            self._pump.remove(pipe)
+        self._launches.end(local)
+        if self._by_pid.get(local.where.pid) is local:
+            del self._by_pid[local.where.pid]
+        local.close()
+        self._keeper.drop(job.id)
+        if job.state is State.STARTING and local.cgroup is not None:
+            self._remove(local.cgroup)
+
+    def _remove(self, cgroup: Cgroup) -> None:
+        """Remove it now, or as soon as those in it have ended."""
+        self._leftover.append(cgroup)
+        if len(self._leftover) == 1:
+            self._remove_leftover()
+
+    def _remove_leftover(self) -> None:
+        self._leftover = [cgroup for cgroup in self._leftover if not cgroup.remove()]
+        if self._leftover:
+            self._loop.call_later(LEFTOVER_SECONDS, self._remove_leftover)

@@ -1,0 +1,125 @@
+"""From a job's request to the program that the keeper is to execute, or its sandbox."""
+
+import os
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from jobworker.supervisor.exact_text import to_bytes
+from jobworker.supervisor.host import inside
+from jobworker.supervisor.host.tree import TOKEN_VARIABLE
+from jobworker.supervisor.keeper import packets
+from jobworker.supervisor.keeper.program import Program
+
+# Variables that the dynamic loader acts on (ld.so(8)): the program's alone.
+_LOADERS = ("LD_", "GLIBC_TUNABLES", "MALLOC_")
+# The numbers that the files of a sandbox have in it, behind stdin, stdout and stderr.
+_OPTIONS, _TELLER, _TOLD = 3, 4, 5
+
+
+class Spec(NamedTuple):
+    """What to execute and how: `argv[0]` is looked up on the PATH of `env`.
+
+    `credentials` are (user ID, group ID, all group IDs), None to stay who we
+    are; `resource_limits` pairs of a resource and its limit (setrlimit(2)).
+    `sandbox` is bubblewrap and its options, or empty. What is not UTF-8 in the
+    texts are lone surrogates. `apart` as in Program.
+    """
+
+    argv: list[str]
+    env: dict[str, str]
+    cwd: str
+    umask: int
+    credentials: tuple[int, int, list[int]] | None = None
+    resource_limits: tuple[tuple[int, int], ...] = ()
+    no_new_privileges: bool = False
+    sandbox: tuple[str, ...] = ()
+    apart: bool = False
+
+
+class Made(NamedTuple):
+    """A program, and the descriptors of the files that it finds as 3, 4, ...; the caller's."""
+
+    program: Program
+    files: tuple[int, ...] = ()
+
+
+def program_for(spec: Spec) -> Made:
+    """What the keeper is to execute. Raises OSError where the files cannot be."""
+    argv = tuple(map(to_bytes, spec.argv))
+    paths = _candidates(argv[0], spec.env.get("PATH", os.defpath))
+    user = None
+    if spec.credentials is not None:
+        uid, gid, groups = spec.credentials
+        user = (uid, gid, tuple(groups))
+    program = Program(
+        paths,
+        argv,
+        tuple(_variable(name, text) for name, text in spec.env.items()),
+        to_bytes(spec.cwd),
+        spec.umask,
+        user=user,
+        limits=tuple((number, limit, limit) for number, limit in spec.resource_limits),
+        no_new_privileges=spec.no_new_privileges,
+        apart=spec.apart,
+    )
+    return _inside(program, spec) if spec.sandbox else Made(program)
+
+
+def _inside(program: Program, spec: Spec) -> Made:
+    """The same in its sandbox. Bubblewrap is executed whatever it is to execute: see `check`."""
+    argv = program.argv
+    with ExitStack() as undo:
+        teller = inside.new_teller()
+        if teller is not None:
+            undo.callback(os.close, teller)
+            told = inside.new_told()
+            undo.callback(os.close, told)
+            own = [_variable(name, spec.env[name]) for name in _loaders(spec)]
+            start = (b"/proc/self/fd/%d" % _TELLER, b"%d" % _TOLD, b"%d" % _TELLER)
+            argv = (*start, *own, b"--", *argv)
+        options = [*map(to_bytes, spec.sandbox[1:]), b"--clearenv"]
+        for name, value in spec.env.items():
+            if teller is None or not name.startswith(_LOADERS):
+                options += [b"--setenv", to_bytes(name), to_bytes(value)]
+        # Not its own environment: LD_PRELOAD would run the tenant's code outside.
+        # Not its arguments: they have less room, and all may read them.
+        files = (_file_of(b"\0".join((*options, b""))),)
+        undo.pop_all()
+    wrapper = to_bytes(spec.sandbox[0])
+    sandboxed = program._replace(
+        paths=(wrapper,),
+        argv=(wrapper, b"--args", b"%d" % _OPTIONS, b"--", *argv),
+        environment=tuple(
+            _variable(name, text) for name, text in spec.env.items() if name == TOKEN_VARIABLE
+        ),
+        check=program.paths,
+    )
+    return Made(sandboxed, files if teller is None else (*files, teller, told))
+
+
+def _loaders(spec: Spec) -> list[str]:
+    return [name for name in spec.env if name.startswith(_LOADERS)]
+
+
+def _candidates(name: bytes, path: str) -> tuple[bytes, ...]:
+    """Where execvp(3) looks for a program."""
+    if b"/" in name:
+        return (name,)
+    return tuple(part + b"/" + name if part else name for part in to_bytes(path).split(b":"))
+
+
+def _variable(name: str, text: str) -> bytes:
+    return to_bytes(f"{name}={text}")
+
+
+def _file_of(data: bytes) -> int:
+    """A file in memory, to be read from its begin."""
+    descriptor = os.memfd_create("jobworker-sandbox", os.MFD_CLOEXEC)
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    except BaseException:
+        packets.close_all((descriptor,))
+        raise
+    return descriptor
