@@ -84,7 +84,8 @@ class Upgrade:
     def _tell(self, outcome: str, *, refused: bool = False) -> None:
         new = self._file.with_name(f"{_FILE}.{os.getpid()}")
         try:
-            new.write_text(json.dumps(UpgradeNote(os.getpid(), self._number, outcome, refused)))
+            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                json.dump(UpgradeNote(os.getpid(), self._number, outcome, refused), file)
             new.rename(self._file)
         except OSError:
             # On a full disk nobody is told; that keeps no service from going on.

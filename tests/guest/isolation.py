@@ -119,7 +119,7 @@ def test_less_than_demanded_is_refused(alice: Tenant, bob: Tenant) -> None:
 
 
 def test_a_program_that_cannot_be_executed_is_refused(alice: Tenant) -> None:
-    for name, error in (("/no/such/program", "ENOENT"), ("nonesuch", "ENOENT"), ("/etc", "ENOENT")):
+    for name, error in (("/no/such/program", "ENOENT"), ("nonesuch", "ENOENT"), ("/etc", "EACCES")):
         with refused(grpc.StatusCode.FAILED_PRECONDITION) as words:
             alice.worker.Start(pb.StartRequest(commandName=name))
         assert f"cannot execute {name}" in words[0]
