@@ -94,7 +94,7 @@ def test_what_one_step_raises_leaves_the_others_to_be_done(tmp_path: Path) -> No
     def several(turn: Turn, live: LiveJob, order: list[str]) -> None:
         for number in "12":
             request = Request(ID[:-1] + number, "alice", "team-a", ("true",))
-            other = LiveJob(Job(request, 1), live.recorder)
+            other = LiveJob(Job(request, 1))
             orders = fail if number == "1" else lambda: order.append("orders")
             turn.insert(other, then=orders, failed=order.append)
         turn.after_commit(fail)
