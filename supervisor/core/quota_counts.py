@@ -1,7 +1,6 @@
 """Counting what users and tenants have, over everything the supervisor knows of."""
 
 from collections.abc import Callable
-from time import time_ns
 
 from jobworker.supervisor.core.live_jobs import LiveJobs
 from jobworker.supervisor.job import State
@@ -24,8 +23,7 @@ def quotas_over(jobs: LiveJobs, journal: Journal, clock: Callable[[], float]) ->
         return journal.kept_output.of(subject) + sum(unfinished)
 
     quotas = Quotas(Counts(running, output_bytes), clock)
-    now = time_ns()
-    for created_ns, request in journal.started_since(now - int(WINDOW_SECONDS * 1e9)):
+    for seconds_ago, request in journal.started_within(WINDOW_SECONDS):
         for subject in subjects_of(request):
-            quotas.started(subject, max(0, now - created_ns) / 1e9)
+            quotas.started(subject, seconds_ago)
     return quotas

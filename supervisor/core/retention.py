@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from time import time_ns
 
 from jobworker.supervisor.config import RetentionConfig, SupervisorConfig
 from jobworker.supervisor.core.turn import Turn
@@ -77,7 +76,9 @@ class Retention:
     def _sweep(self) -> None:
         # First, as it is to be tried again also where it fails.
         self._loop.call_later(SWEEP_SECONDS, self._sweep)
-        self.remove(superfluous(self._journal.ended(), self._keep, time_ns()))
+        clock = self._journal.clock
+        clock.note()
+        self.remove(superfluous(self._journal.ended(), self._keep, clock.now_ns()))
 
     def _doom(self, directory: Path) -> None:
         self._doomed.append(directory)

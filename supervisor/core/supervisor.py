@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from time import time_ns
 
 from jobworker.supervisor.config import SupervisorConfig
 from jobworker.supervisor.core.answers import Answers
@@ -210,7 +209,7 @@ class Supervisor:
         """Have the job stopped when its time is over, if it has a timeout."""
         timeout = live.job.request.limits.timeout
         if timeout:
-            lived = (time_ns() - live.job.created_ns) / 1e9
+            lived = self._journal.clock.age_seconds(live.job.id)
             self._loop.call_later(max(0.0, timeout - lived), self._timed_out, live)
 
     def _timed_out(self, live: LiveJob) -> None:

@@ -20,6 +20,7 @@ from jobworker.supervisor.errors import InvalidRequest, StateError, words
 from jobworker.supervisor.host.accounting import Usage
 from jobworker.supervisor.ipc.requests import List
 from jobworker.supervisor.job import Job, Reason, Request, State
+from jobworker.supervisor.journal.job_clock import JobClock
 from jobworker.supervisor.journal.kept_output import KeptOutput
 from jobworker.supervisor.journal.pages import Pages
 from jobworker.supervisor.journal.schema import (
@@ -35,7 +36,7 @@ from jobworker.supervisor.journal.start_keys import StartKeys, check_same
 
 
 class Ended(NamedTuple):
-    """A job that has ended: when, and how many bytes of output are kept of it."""
+    """A job that has ended: when (by JobClock), and how many bytes of output are kept of it."""
 
     id: str
     ended_ns: int
@@ -72,7 +73,8 @@ class Journal:
             ) from error
         self.kept_output = KeptOutput(self._database)
         self._pages = Pages(self._database)
-        self.start_keys = StartKeys(self._database)
+        self.clock = JobClock(self._database)
+        self.start_keys = StartKeys(self._database, self.clock.now_ns)
         self._log = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         # Commits since the last sync.
         self.dirty = False
@@ -144,11 +146,16 @@ class Journal:
                 *_changing(job),
             ),
         )
+        self.clock.created(job.id)
+        if job.state is State.ENDED:
+            self.clock.ended(job.id)
 
     def update(self, job: Job) -> None:
         """Record what has changed of a job."""
         self.begin()
         self._database.execute(UPDATE, (*_changing(job), job.id))
+        if job.state is State.ENDED:
+            self.clock.ended(job.id)
 
     def delete(self, job_id: str, *, keep_key: bool = True) -> None:
         """Forget a job; what it was started under is known for as long as StartKeys says."""
@@ -188,8 +195,9 @@ class Journal:
     def ended(self) -> list[Ended]:
         """Every job that has ended with its output complete, the first to end first."""
         rows = self._database.execute(
-            "SELECT id, ended_ns, output_end - output_begin FROM job "
-            "WHERE state = 4 AND output_complete ORDER BY ended_ns"
+            "SELECT id, job_clock.ended_ns, output_end - output_begin FROM job_clock "
+            "CROSS JOIN job USING (id) WHERE state = 4 AND output_complete "
+            "ORDER BY job_clock.ended_ns"
         )
         return [Ended(*row) for row in rows]
 
@@ -204,13 +212,13 @@ class Journal:
         ]
         return sorted(found, key=lambda job: job.ended_ns)
 
-    def started_since(self, since_ns: int) -> list[tuple[int, Request]]:
-        """When the jobs created at this time or later were, and their requests, oldest first."""
-        # IDs begin with the milliseconds since 1970 (RFC 9562, 5.7), by the front's clock,
-        # which is this host's.
-        earliest = f"{since_ns // 1_000_000:012x}"
-        found = self._select("WHERE id >= ?", f"{earliest[:8]}-{earliest[8:]}")
-        return sorted(((job.created_ns, job.request) for job in found), key=lambda one: one[0])
+    def started_within(self, seconds: float) -> list[tuple[float, Request]]:
+        """The requests of the jobs created in the last so many seconds, and how many ago.
+
+        The longest ago first.
+        """
+        found = ((ago, self.find(job_id)) for job_id, ago in self.clock.created_within(seconds))
+        return [(ago, job.request) for ago, job in found if job is not None]
 
     def page(self, asked: List) -> list[Job]:
         """The jobs of a page."""

@@ -9,9 +9,8 @@ import hashlib
 import json
 import shlex
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
-from time import time_ns
 
 import msgspec
 
@@ -36,8 +35,9 @@ CREATE INDEX IF NOT EXISTS start_key_created ON start_key (created_ns);
 """
 _REMEMBER = """
 INSERT OR REPLACE INTO start_key
-SELECT owner, request_id, id, created_ns, coalesce(json_extract(request, '$.asked'), '')
-FROM job WHERE id = ? AND request_id <> '' AND created_ns > ?
+SELECT owner, request_id, id, job_clock.created_ns, coalesce(json_extract(request, '$.asked'), '')
+FROM job JOIN job_clock USING (id)
+WHERE id = ? AND request_id <> '' AND job_clock.created_ns > ?
 """
 _FIND = "SELECT job_id, asked FROM start_key WHERE owner = ? AND request_id = ? AND created_ns > ?"
 
@@ -56,26 +56,33 @@ _SHOWN = 200
 
 
 class StartKeys:
-    """The keys of jobs that are on record no longer, over the journal's database."""
+    """The keys of jobs that are on record no longer, over the journal's database.
 
-    def __init__(self, database: sqlite3.Connection) -> None:
+    `now_ns` is the time by JobClock, as `created_ns` is.
+    """
+
+    def __init__(self, database: sqlite3.Connection, now_ns: Callable[[], int]) -> None:
         self._database = database
+        self._now_ns = now_ns
         database.executescript(_SCHEMA)
 
     def remember(self, job_id: str) -> None:
         """Keep the key of a job that is about to be deleted; forget those that are too old."""
-        oldest = _oldest_ns()
+        oldest = self._oldest_ns()
         self._database.execute("DELETE FROM start_key WHERE created_ns <= ?", (oldest,))
         self._database.execute(_REMEMBER, (job_id, oldest))
 
     def check_free(self, request: Request) -> None:
         """Raise KeyTaken when the request's key has started a job that was removed since."""
         key = request.owner, request.request_id
-        row = self._database.execute(_FIND, (*key, _oldest_ns())).fetchone()
+        row = self._database.execute(_FIND, (*key, self._oldest_ns())).fetchone()
         if row is None:
             return
         job_id, asked = row
         raise removed(request, job_id, differences(asked, request.asked))
+
+    def _oldest_ns(self) -> int:
+        return self._now_ns() - int(KNOWN_SECONDS * 1e9)
 
 
 def removed(request: Request, job_id: str, others: Sequence[str] = ()) -> KeyTaken:
@@ -85,10 +92,6 @@ def removed(request: Request, job_id: str, others: Sequence[str] = ()) -> KeyTak
         f"the request ID {request.request_id} has started job {job_id}{another}, which has "
         "been removed since: it starts nothing again within a day, use another request ID"
     )
-
-
-def _oldest_ns() -> int:
-    return time_ns() - int(KNOWN_SECONDS * 1e9)
 
 
 def fingerprint(request: Request) -> str:

@@ -174,28 +174,39 @@ class OutputReader:
     def offset_since(self, time_ns: int, end: int) -> int:
         """The offset of the first byte that arrived at that time or later; `end` if none did.
 
-        A gap that began before counts as well: it may have gone on until then.
+        A gap that began before counts as well: it may have gone on until then. What
+        follows may have earlier times, where the clock was set back: within a
+        segment times ascend, from one to the next they need not.
         """
-        later, before = self._split(time_ns, end)
-        return min(before.offset, later) if before and before.stream == GAP else later
+        offset = end
+        before: Record | None = None
+        for segment in self._segments_backwards():
+            number = segment.index.since(time_ns)
+            count = len(segment.index)
+            if number < count:
+                offset, before = min(segment.index[number].offset, end), None
+            if number and before is None:
+                before = segment.index[number - 1]
+        return min(before.offset, offset) if before and before.stream == GAP else offset
 
     def offset_until(self, time_ns: int, end: int) -> int:
         """The offset after the last byte that arrived before that time."""
-        return self._split(time_ns, end)[0]
+        following = end
+        for segment in self._segments_backwards():
+            number = segment.index.since(time_ns)
+            if number:
+                last = number == len(segment.index)
+                return min(following if last else segment.index[number].offset, end)
+            following = segment.start
+        return min(following, end)
 
-    def _split(self, time_ns: int, end: int) -> tuple[int, Record | None]:
-        """Where the first run of that time or later begins, and the record of the run before."""
-        later = end
+    def _segments_backwards(self) -> Iterator[Segment]:
+        """The segments that are there, the newest first."""
         for start in reversed(segment_starts(self._directory)):
             segment = self._try(start)
             if segment is None:
-                break
-            number = segment.index.since(time_ns)
-            if number < len(segment.index):
-                later = min(segment.index[number].offset, end)
-            if number > 0:
-                return later, segment.index[number - 1]
-        return later, None
+                return
+            yield segment
 
     def offset_of_tail_bytes(self, count: int, end: int, stream: int = 0) -> int:
         """Where the last `count` bytes (of a stream) begin."""

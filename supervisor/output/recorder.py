@@ -17,6 +17,9 @@ from jobworker.supervisor.output.segments import GAP, INDEX_BLOCK, RECORD, Index
 
 # Bytes of one stream that arrive within so many nanoseconds share a time.
 TIME_RESOLUTION_NS = 5_000_000
+# Within a segment times never go back. A clock that was set back by more than this
+# begins another, as if that were full; by less, and time stands still for as long.
+STEP_NS = 1_000_000_000
 # A rotating output is kept in so many segments or more, so that what is
 # dropped at once is a small part of it.
 SEGMENTS_KEPT = 8
@@ -69,7 +72,7 @@ class Recorder:
         """
         if self._data < 0 and not _has_bytes(pipe):
             return 0
-        self._make_room()
+        self._make_room(now_ns)
         self._begin_run(self.end, stream, now_ns)
         moved = os.splice(
             pipe,
@@ -99,11 +102,12 @@ class Recorder:
         os.ftruncate(self._data, self.end - self._start)
         return lost
 
-    def _make_room(self) -> None:
+    def _make_room(self, now_ns: int) -> None:
         """Have a segment open that is not full, and drop the oldest when there is too much."""
         if self._data < 0:
             self._open_last()
-        if self.end - self._start < self._keep.segment:
+        stepped_back = now_ns < self._time - STEP_NS and self.end > self._start
+        if self.end - self._start < self._keep.segment and not stepped_back:
             return
         # Before there is one more, as that may need the room.
         self._drop_oldest()
@@ -133,12 +137,14 @@ class Recorder:
             self._begin_run(self.end - moved, stream, now_ns)
 
     def _begin_run(self, offset: int, stream: int, now_ns: int) -> None:
+        # Of a run that came to nothing no record is needed.
+        number = self._records - (self._begun == offset)
+        if number:
+            now_ns = max(now_ns, self._time)
         fresh = 0 <= now_ns - self._time < TIME_RESOLUTION_NS
         # A gap is one run however long it lasts.
         if stream == self._stream and (fresh or stream == GAP):
             return
-        # Of a run that came to nothing no record is needed.
-        number = self._records - (self._begun == offset)
         # One slot is left free for a gap, which must need no room.
         if number + (stream != GAP) >= self._slots:
             os.posix_fallocate(self._index, self._slots * RECORD.size, INDEX_BLOCK)
@@ -179,9 +185,10 @@ class Recorder:
         """Go on after the last record; in a gap, if it began one."""
         self._records = len(index)
         self._begun = self._stream = -1
+        self._time = 0
         if self._records:
             last = index[self._records - 1]
-            self._begun = last.offset
+            self._begun, self._time = last.offset, last.time_ns
             self._stream = GAP if last.stream == GAP else -1
 
     def close(self) -> None:

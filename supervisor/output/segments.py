@@ -5,6 +5,8 @@ of the segment's first byte, in 20 digits: `N.data`, the raw bytes of both
 streams in order of arrival, and `N.index`, records of (offset, time, stream)
 for every run of bytes of one stream. A run ends where the next record begins.
 
+Within a segment times ascend; a clock that is set back begins a new one.
+
 A record is written before its bytes, so of several with the same offset only
 the last counts. The index is allocated in whole blocks of zeros ahead of its
 records, so that there is always room to note a loss when the disk is full:

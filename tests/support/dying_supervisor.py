@@ -7,6 +7,8 @@ to come.
 
 FAILS_AT names a file: `NAME;NUMBER;ERRNO` has call NUMBER (the first is 0) of that
 function fail, counted from when that was written; it is emptied then.
+
+CLOCK_STEP names a file with the seconds by which the wall clock is set wrong.
 """
 
 import fcntl
@@ -17,6 +19,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +31,7 @@ from jobworker.supervisor.keeper.packets import Line
 TARGET = "tests.support.dying_supervisor:main"
 NEVER_UP = "tests.support.dying_supervisor:never_up"
 FAILING = "tests.support.dying_supervisor:failing"
+STEPPED = "tests.support.dying_supervisor:stepped"
 # What a supervisor asks of the system for jobs, by the names it uses.
 CALLS: dict[str, tuple[ModuleType, str]] = {
     "fdatasync": (os, "fdatasync"),
@@ -132,3 +136,16 @@ def _refused(call: Callable[..., Any], name: str, fault: _Fault) -> Callable[...
         return call(*arguments, **named)
 
     return wrapped
+
+
+def stepped(config: str, line: Line) -> None:
+    """A supervisor on a host whose clock is set while it runs."""
+    step, real = Path(os.environ["CLOCK_STEP"]), time.time_ns
+
+    def time_ns() -> int:
+        return real() + int(step.read_text()) * 10**9
+
+    for module in list(sys.modules.values()):
+        if getattr(module, "time_ns", None) is real:
+            module.__dict__["time_ns"] = time_ns
+    process.main(config, line)

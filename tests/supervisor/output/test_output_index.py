@@ -344,3 +344,28 @@ def test_a_clock_that_is_set_back_is_believed(tmp_path: Path) -> None:
     ]
     os.close(ours)
     os.close(theirs)
+
+
+def test_since_and_until_find_their_bytes_where_the_clock_was_set_back(tmp_path: Path) -> None:
+    """Times that do not ascend were bisected, so `--since` began anywhere."""
+    ours, theirs = os.pipe()
+    os.set_blocking(ours, False)
+    minute = 60_000 * MILLISECOND
+    recorder = Recorder(tmp_path / "output", Keep(1024), new=True)
+    # Set back by an hour and more, also while no supervisor looks on.
+    for number, at in enumerate((100, 101, 102, 30, 31, 32, 33, 20, 21, 105)):
+        os.write(theirs, b"x")
+        recorder.record(ours, STDOUT, at * minute, 1)
+        if number == 6:
+            recorder.close()
+            recorder = Recorder(tmp_path / "output", Keep(1024))
+    recorder.close()
+    with OutputReader(tmp_path / "output") as reader:
+        assert [reader.offset_since(at * minute, 10) for at in (10, 32, 101, 103, 106)] == [
+            *(0, 0, 1, 9, 10)
+        ]
+        assert [reader.offset_until(at * minute, 10) for at in (10, 21, 32, 101, 106)] == [
+            *(0, 8, 9, 9, 10)
+        ]
+    os.close(ours)
+    os.close(theirs)

@@ -1,0 +1,99 @@
+"""The wall clock is set while jobs run: nothing is deleted, ended early or late, or misread."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import uuid_utils
+
+from jobworker.proto import ipc_pb2 as ipc
+from jobworker.proto import workerservice_pb2 as pb
+from jobworker.supervisor import (
+    Chunk,
+    Job,
+    KeyTaken,
+    Limits,
+    Reason,
+    Selection,
+    State,
+    library,
+)
+from tests.support import dying_supervisor
+from tests.support.library import Site, eventually
+
+HOUR = 3600
+DAY = 24 * HOUR
+YEAR_2040 = 2_208_988_800
+steps = pytest.mark.parametrize("step", [HOUR, -HOUR, 400 * DAY, -400 * DAY, YEAR_2040 - DAY])
+without_cgroup = pytest.mark.parametrize("site", ["off"], indirect=True)
+KEEP = {"retention": {"seconds": 30.0 * DAY}}
+
+
+@pytest.fixture
+def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file with the step of the clock of later workers' supervisors."""
+    path = tmp_path / "step"
+    path.write_text("0")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    monkeypatch.setenv("CLOCK_STEP", str(path))
+    monkeypatch.setattr(library, "SUPERVISOR_TARGET", dying_supervisor.STEPPED)
+    return path
+
+
+def text(job: Job, selection: Selection) -> bytes:
+    return b"".join(piece.data for piece in job.output(selection) if isinstance(piece, Chunk))
+
+
+@steps
+@without_cgroup
+def test_retention_deletes_nothing(site: Site, clock: Path, step: int) -> None:
+    """One step of +31 days had every ended job and its output deleted."""
+    with site.worker(**KEEP) as worker:
+        old = worker.start(["echo", "old"])
+        assert old.wait().exit_code == 0
+        eventually("its output is complete", lambda: old.status().output_complete)
+        clock.write_text(str(step))
+        new = worker.start(["echo", "new"])
+        assert new.wait().exit_code == 0
+        site.signal_supervisor()
+        assert [found.id for found in worker.list()] == [new.id, old.id]
+    # A whole service later, which looks through the record as it begins.
+    with site.worker(**KEEP) as worker:
+        assert [found.id for found in worker.list()] == [new.id, old.id]
+        assert text(worker.job(old.id), Selection()) == b"old\n"
+
+
+@steps
+@without_cgroup
+def test_a_timeout_is_as_long_as_was_asked(site: Site, clock: Path, step: int) -> None:
+    """After a restart of the supervisor a step ended jobs early, or an hour late."""
+    with site.worker() as worker:
+        long = worker.start(["sleep", "1000"], limits=Limits(timeout=30 * 60))
+        short = worker.start(["sleep", "1000"], limits=Limits(timeout=0.5))
+        clock.write_text(str(step))
+        site.signal_supervisor()
+        assert short.wait().reason is Reason.TIMED_OUT
+        assert long.status().state is State.RUNNING
+
+
+@steps
+@without_cgroup
+def test_a_key_is_known_for_a_day(site: Site, clock: Path, step: int) -> None:
+    """After a step of a day the key of a removed job started a second one."""
+
+    def nightly() -> ipc.Start:
+        request = pb.StartRequest(rawArguments=[b"true"], requestID="nightly")
+        return ipc.Start(id=str(uuid_utils.uuid7()), owner="someone", request=request)
+
+    async def scenario() -> None:
+        async with site.async_worker() as worker:
+            job = await worker.client.start(nightly())
+            async with worker.client.watch(job.id) as watched:
+                await watched.until(lambda job: job.ended and job.output_complete)
+            await worker.client.remove(job.id)
+            clock.write_text(str(step))
+            site.signal_supervisor()
+            with pytest.raises(KeyTaken, match="has been removed since"):
+                await worker.client.start(nightly())
+
+    asyncio.run(scenario())
