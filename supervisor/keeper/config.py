@@ -46,8 +46,17 @@ class KeeperConfig(NamedTuple):
         )
 
     def write(self, path: Path) -> None:
-        """Put it in a file of mode 0600, all or nothing."""
-        new = path.with_name(f"{path.name}.{os.getpid()}")
+        """Put it in a file, as `write_private` does."""
+        write_private(path, json.dumps(self))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file of mode 0600, all or nothing. Raises OSError."""
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(self, file)
+            file.write(text)
         new.rename(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise

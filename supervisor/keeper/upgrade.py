@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jobworker.supervisor.keeper import logs
-from jobworker.supervisor.keeper.config import KeeperConfig
+from jobworker.supervisor.keeper.config import KeeperConfig, write_private
 
 _FILE = "upgrade.json"
 UNDER_WAY, DONE = "under way", "done"
@@ -82,11 +82,9 @@ class Upgrade:
         return self._in_force
 
     def _tell(self, outcome: str, *, refused: bool = False) -> None:
-        new = self._file.with_name(f"{_FILE}.{os.getpid()}")
+        note = UpgradeNote(os.getpid(), self._number, outcome, refused)
         try:
-            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                json.dump(UpgradeNote(os.getpid(), self._number, outcome, refused), file)
-            new.rename(self._file)
-        except OSError:
-            # On a full disk nobody is told; that keeps no service from going on.
-            new.unlink(missing_ok=True)
+            write_private(self._file, json.dumps(note))
+        except OSError as error:
+            # On a full disk those who wait are not told; that keeps no service from going on.
+            logs.say("keeper", f"cannot write {self._file}: {error.strerror}", "warning")

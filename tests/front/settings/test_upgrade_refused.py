@@ -136,5 +136,7 @@ def test_a_keeper_that_cannot_tell(server: Server) -> None:
     """What another keeper has left in the directory is none of this one's."""
     state = server.directory / "state"
     assert upgrade_note(state, server.process.pid) is not None
+    # As all that is in the directory it is nobody else's to read.
+    assert (state / "upgrade.json").stat().st_mode & 0o077 == 0
     assert upgrade_note(state, 1) is None
     assert upgrade_note(server.directory, server.process.pid) is None
