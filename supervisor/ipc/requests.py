@@ -114,6 +114,7 @@ class List(NamedTuple):
     ended_by_ns: int
     # Owner and tenant of each; none for all.
     whose: tuple[tuple[str, str], ...] = ()
+    ended_ago_ns: int = 0
 
 
 class Owners(NamedTuple):
@@ -202,6 +203,7 @@ def _list(asked: ipc.List) -> List:
             (_name(one.owner, "owner"), _name(one.tenant, "tenant") if one.tenant else "")
             for one in asked.whose
         ),
+        asked.ended_ago_ns,
     )
 
 

@@ -72,8 +72,8 @@ class Journal:
                 "or restore it from a backup"
             ) from error
         self.kept_output = KeptOutput(self._database)
-        self._pages = Pages(self._database)
         self.clock = JobClock(self._database)
+        self._pages = Pages(self._database, self.clock.now_ns)
         self.start_keys = StartKeys(self._database, self.clock.now_ns)
         self._log = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         # Commits since the last sync.

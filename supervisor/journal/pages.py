@@ -6,7 +6,7 @@ wanted is a matter of the index, not of what is left out afterwards.
 
 import heapq
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -21,6 +21,10 @@ _INDEXES = """
 CREATE INDEX IF NOT EXISTS job_owner ON job (owner, tenant);
 CREATE INDEX IF NOT EXISTS job_owner_live ON job (owner, tenant) WHERE state <> 4;
 """
+_ENDED_BY = (
+    "state = 4 AND output_complete AND "
+    "(SELECT ended_ns FROM job_clock WHERE job_clock.id = job.id) <= ?"
+)
 _FIRST = "SELECT owner, tenant FROM job INDEXED BY job_owner WHERE"
 _NEXT_TENANT = f"{_FIRST} owner = ?1 AND tenant > ?2 ORDER BY owner, tenant LIMIT 1"
 _NEXT_OWNER = f"{_FIRST} owner > ?1 ORDER BY owner, tenant LIMIT 1"
@@ -29,9 +33,10 @@ _NEXT_OWNER = f"{_FIRST} owner > ?1 ORDER BY owner, tenant LIMIT 1"
 class Pages:
     """Reads a journal's table of jobs."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
-        """Make what it takes to find an owner's jobs."""
+    def __init__(self, database: sqlite3.Connection, now_ns: Callable[[], int]) -> None:
+        """Make what it takes to find an owner's jobs; `now_ns` is the time by JobClock."""
         self._database = database
+        self._now_ns = now_ns
         database.executescript(_INDEXES)
 
     def owners(self) -> list[tuple[str, str]]:
@@ -70,6 +75,9 @@ class Pages:
         if asked.ended_by_ns:
             where.append("state = 4 AND output_complete AND ended_ns <= ?")
             values.append(asked.ended_by_ns)
+        if asked.ended_ago_ns:
+            where.append(_ENDED_BY)
+            values.append(self._now_ns() - asked.ended_ago_ns)
         for column, value in (("owner", asked.owner), ("tenant", asked.tenant)):
             if value:
                 where.append(f"{column} = ?")

@@ -97,3 +97,22 @@ def test_a_key_is_known_for_a_day(site: Site, clock: Path, step: int) -> None:
                 await worker.client.start(nightly())
 
     asyncio.run(scenario())
+
+
+@steps
+@without_cgroup
+def test_pruning_by_age_takes_what_is_that_old(site: Site, clock: Path, step: int) -> None:
+    """`prune --older-than 7d` took every job after a step of more, and none after one back."""
+
+    async def scenario() -> None:
+        async with site.async_worker() as worker:
+            job = await worker.start(["true"])
+            async with worker.client.watch(job.id) as watched:
+                await watched.until(lambda job: job.ended and job.output_complete)
+            clock.write_text(str(step))
+            old = await worker.client.list(ipc.List(limit=9, ended_ago_ns=7 * DAY * 10**9))
+            assert old == []
+            (found,) = await worker.client.list(ipc.List(limit=9, ended_ago_ns=1))
+            assert found.id == job.id
+
+    asyncio.run(scenario())
