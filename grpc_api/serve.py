@@ -1,6 +1,9 @@
 """Starting the server: check what can be checked, then become the keeper."""
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,6 +31,8 @@ from jobworker.supervisor import (
     upgrade_keeper,
 )
 
+# What may be over when the service is started again.
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
 FRONT_TARGET = "jobworker.grpc_api.front:main"
 
 
@@ -96,7 +101,7 @@ def _prepared(config: ServerConfig, file: Path, *, listening: bool) -> KeeperCon
     supervisor = config.supervisor()
     supervisor = with_readers(supervisor, front)
     state_dir, runtime = Path(config.state_dir), config.runtime_directory()
-    try:
+    with _writing(state_dir):
         state_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
         # First: in a directory of others', `runtime` might be a link to what is root's.
         check_state_dir(state_dir)
@@ -105,8 +110,8 @@ def _prepared(config: ServerConfig, file: Path, *, listening: bool) -> KeeperCon
         runtime.chmod(0o700)
         if front is not None:
             os.chown(runtime, front.uid, front.gid)
-    except OSError as error:
-        raise ConfigError(f"cannot make {runtime}: {error.strerror}") from error
+        # Not in a directory of the front's: root would write what it leads to.
+        openssl = write_openssl_config(state_dir)
     if config.audit.directory:
         _prepare_audit(Path(config.audit.directory), front)
     return KeeperConfig(
@@ -114,9 +119,8 @@ def _prepared(config: ServerConfig, file: Path, *, listening: bool) -> KeeperCon
         ServiceConfig(SUPERVISOR_TARGET, msgspec.json.encode(supervisor).decode()),
         ServiceConfig(FRONT_TARGET, msgspec.json.encode(config).decode()),
         -1,
-        # Not in a directory of the front's: root would write what it leads to.
         {
-            "OPENSSL_CONF": str(write_openssl_config(Path(config.state_dir))),
+            "OPENSSL_CONF": str(openssl),
             **log_environment(config.log.format, config.log.level),
         },
     )
@@ -124,11 +128,19 @@ def _prepared(config: ServerConfig, file: Path, *, listening: bool) -> KeeperCon
 
 def _prepare_audit(directory: Path, front: Account | None) -> None:
     """Make the audit log's directory unless it is there; the front must be able to write to it."""
-    try:
+    with _writing(directory):
         if not directory.exists():
             directory.mkdir(mode=0o700, parents=True)
             if front is not None:
                 os.chown(directory, front.uid, front.gid)
         check_audit(directory, front)
+
+
+@contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    """Tell what keeps the block from writing there: of a full disk another start may do better."""
+    try:
+        yield
     except OSError as error:
-        raise ConfigError(f"cannot make the audit log {directory}: {error.strerror}") from error
+        kind = CannotServe if error.errno in _PASSING else ConfigError
+        raise kind(f"cannot write to {directory}: {error.strerror}") from error

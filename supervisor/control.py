@@ -44,8 +44,7 @@ def become_keeper(config: KeeperConfig) -> NoReturn:
             f"another service (process {holder.pid}) runs on {state_dir}: end it first, "
             "or give this one a state_dir of its own"
         )
-    path = state_dir / _CONFIG
-    config.write(path)
+    path = _write(config)
     if holder is not None:
         _attend(state_dir)
     command = _command(str(path))
@@ -74,7 +73,7 @@ def upgrade_keeper(config: KeeperConfig) -> UpgradeNote | None:
     if holder is None:
         raise StateError(f"no service runs on {state_dir}: there is nothing to upgrade")
     before = upgrade_note(state_dir, holder.pid)
-    config.write(state_dir / _CONFIG)
+    _write(config)
     pidfd = signal_holder(state_dir, signal.SIGHUP)
     if pidfd is None:
         raise StateError(f"the keeper on {state_dir} has just ended: start it again")
@@ -93,6 +92,16 @@ def upgrade_keeper(config: KeeperConfig) -> UpgradeNote | None:
             "goes on trying"
         )
     return None
+
+
+def _write(config: KeeperConfig) -> Path:
+    """Put it where the keeper reads it. Raises StateError."""
+    path = Path(config.state_dir) / _CONFIG
+    try:
+        config.write(path)
+    except OSError as error:
+        raise StateError(f"cannot write {path}: {error.strerror}") from error
+    return path
 
 
 def _attend(state_dir: Path) -> NoReturn:

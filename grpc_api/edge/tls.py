@@ -67,13 +67,10 @@ def write_openssl_config(directory: Path) -> Path:
     first loaded.
 
     Raises:
-        TlsError: The file cannot be written.
+        OSError: The file cannot be written.
     """
     path = directory / "openssl.cnf"
-    try:
-        path.write_text(_OPENSSL_CONFIG)
-    except OSError as error:
-        raise TlsError(f"cannot write OpenSSL's configuration {path}: {error.strerror}") from error
+    path.write_text(_OPENSSL_CONFIG)
     return path
 
 

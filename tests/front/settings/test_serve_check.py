@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.front.test_audit_full import disk, fill
 from tests.support.server import (
     JOBS_AS_ROOT,
     JOBWORKER,
@@ -156,6 +157,30 @@ def test_a_server_that_starts_says_what_it_doubts(tmp_path: Path) -> None:
         doubted = [line for line in log if line.startswith("jobworker serve: warning: ")]
     assert len(doubted) == 1
     assert "names the tenant taem-a; did you mean team-a?" in doubted[0]
+
+
+def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    """A full disk was taken for settings that no other start could do better with."""
+    file = settings(tmp_path, "")
+    with disk(tmp_path / "disk") as place:
+        (place / "state").mkdir(mode=0o711)
+        fill(place)
+        file.write_text(file.read_text().replace("state_dir: state", f"state_dir: {place}/state"))
+        done = serve(tmp_path)
+    # There may be space when the unit starts it again.
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert f"cannot write to {place}/state" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_state_directory_that_is_none(tmp_path: Path) -> None:
+    file = settings(tmp_path, "")
+    file.write_text(file.read_text().replace("state_dir: state", "state_dir: policy.yaml"))
+    done = serve(tmp_path)
+    assert done.returncode == BAD_SETTINGS
+    assert "Traceback" not in done.stderr
+    assert "policy.yaml" in done.stderr
 
 
 def test_what_is_no_settings_file(tmp_path: Path) -> None:
