@@ -1,6 +1,7 @@
 """What an identity may do: a policy, read from a file, decided by casbin."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from jobworker.authz.policy.rules import ACTIONS, PolicyError, Rule, Statements
 from jobworker.authz.policy.yaml_form import read_yaml
 
 __all__ = ["Decision", "JobFacts", "Policy", "PolicyError", "Rule", "load_policy"]
+
+# So many decisions are remembered, of jobs with no more arguments than that.
+REMEMBERED = 4096
+MOST_ARGUMENTS = 64
+MOST_CHARACTERS = 1024
 
 _READERS = {".csv": read_csv, ".yaml": read_yaml, ".yml": read_yaml}
 
@@ -38,11 +44,19 @@ class Policy:
         self.statements = statements
         self.version = version
         self._judge = Judge(statements)
+        # Of a policy that never changes, an answer is true for good.
+        self._remembered = lru_cache(REMEMBERED)(self.decide_anew)
 
     def decide(self, identity: Identity, action: str, job: JobFacts) -> Decision:
         """Decide whether the identity may do the action (one of ACTIONS) to the job."""
         if action not in ACTIONS:
             raise ValueError(f"{action!r} is not one of {', '.join(ACTIONS)}")
+        if len(job.arguments) > MOST_ARGUMENTS or sum(map(len, job.arguments)) > MOST_CHARACTERS:
+            return self.decide_anew(identity, action, job)
+        return self._remembered(identity, action, job)
+
+    def decide_anew(self, identity: Identity, action: str, job: JobFacts) -> Decision:
+        """As `decide`, whatever was asked before."""
         allowed, rule = self._judge.decide(identity, action, job)
         return Decision(allowed, _reason(identity, action, job, rule, allowed=allowed), rule)
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,21 +75,23 @@ class ExitUsage(NamedTuple):
         )
 
 
-def of_cgroup(directory: Path) -> Usage:
+def of_cgroup(directory: Path, controllers: Collection[str]) -> Usage:
     """What a cgroup's files tell; each is there only with its controller, cpu.stat always.
 
     Documentation/admin-guide/cgroup-v2.rst; memory.peak is there since Linux 5.19.
     """
     cpu = _pairs(f"{directory}/cpu.stat")
-    read, written = _io(_text(f"{directory}/io.stat"))
+    # To find out that a file is not there takes as long as reading it.
+    memory, io = "memory" in controllers, "io" in controllers
+    read, written = _io(_text(f"{directory}/io.stat")) if io else (None, None)
     return Usage(
         user_seconds=cpu["user_usec"] / 1e6 if "user_usec" in cpu else None,
         system_seconds=cpu["system_usec"] / 1e6 if "system_usec" in cpu else None,
-        memory=_number(f"{directory}/memory.current"),
-        peak_memory=_number(f"{directory}/memory.peak"),
+        memory=_number(f"{directory}/memory.current") if memory else None,
+        peak_memory=_number(f"{directory}/memory.peak") if memory else None,
         read=read,
         written=written,
-        processes=_number(f"{directory}/pids.current"),
+        processes=_number(f"{directory}/pids.current") if "pids" in controllers else None,
     )
 
 

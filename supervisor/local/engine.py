@@ -223,9 +223,10 @@ class LocalEngine:
             # Its start has failed, and it will not be on record.
             recorded()
             return
-        usage = local.usage().ended().else_from(used.usage())
+        usage = self.usage(local.job).ended().else_from(used.usage())
         cgroup = local.cgroup
-        oom = cgroup is not None and accounting.oom_kills(cgroup.directory) > 0
+        limited = cgroup is not None and "memory" in self._placement.controllers
+        oom = cgroup is not None and limited and accounting.oom_kills(cgroup.directory) > 0
         self._reports.exited(local.job, Exit(local.main.exit_code(status), usage, oom, recorded))
         self._capture.main_ended(local)
 
@@ -278,7 +279,7 @@ class LocalEngine:
     def usage(self, job: Job) -> Usage:
         """As in Engine."""
         local = self._jobs.get(job.id)
-        return local.usage() if local is not None else job.usage
+        return local.usage(self._placement.controllers) if local is not None else job.usage
 
     def vacant(self, job: Job) -> bool | None:
         """As in Engine."""

@@ -1,6 +1,7 @@
 """A job of this host: what the engine holds for it, and what it has on record of it."""
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,11 +89,11 @@ class LocalJob:
         if self.main is not None:
             self.main.kill()
 
-    def usage(self) -> Usage:
-        """What it has used by now, as far as that can be told."""
+    def usage(self, controllers: Collection[str]) -> Usage:
+        """What it has used by now, as far as that can be told; the controllers are its cgroup's."""
         used = accounting.UNKNOWN
         if self.cgroup is not None:
-            used = accounting.of_cgroup(self.cgroup.directory)
+            used = accounting.of_cgroup(self.cgroup.directory, controllers)
         if self.job.state is not State.ENDED and self.where.pid:
             used = used.else_from(accounting.of_process(self.where.pid))
         return used.else_from(self.job.usage)

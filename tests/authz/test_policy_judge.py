@@ -67,3 +67,12 @@ def test_casbin_reads_the_example_policy_by_itself() -> None:
     assert [tuple(row) for row in loaded.get_grouping_policy()] == [
         grant.row() for grant in policy.statements.grants
     ]
+
+
+@given(statements(), st.lists(requests(), min_size=1, max_size=10))
+def test_a_decision_that_is_remembered_is_the_one_that_would_be_made_anew(
+    random: Statements, asked: list[Request]
+) -> None:
+    policy = Policy(random)
+    for request in [*asked, *asked]:
+        assert policy.decide(*request) == policy.decide_anew(*request)
