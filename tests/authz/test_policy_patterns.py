@@ -63,17 +63,17 @@ def test_nothing_but_stars_and_question_marks_is_special(pattern: str, text: str
 @pytest.mark.parametrize("pattern", ["*a*a*a*a*a*a*b", "*" * 50 + "b", "*a?a?a*b*", "?*?*?*?*b"])
 def test_no_text_makes_a_glob_slow(pattern: str) -> None:
     test = text_glob(pattern)
-    begin = time.monotonic()
+    begin = time.process_time()
     assert not test("a" * 200_000)
     # Matching by trying every split takes days.
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 def test_no_arguments_make_a_sequence_slow() -> None:
     test = sequence_glob(["**", "a", "**", "a", "**", "a", "**", "a", "**", "b"])
-    begin = time.monotonic()
+    begin = time.process_time()
     assert not test(["a"] * 100_000)
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 @pytest.mark.parametrize(

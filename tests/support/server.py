@@ -23,7 +23,7 @@ PORT = 50051
 JOBS_AS_ROOT = "jobs: {users: {jobs_run_as_root: true}}\n"
 DEADLINE_SECONDS = 60.0
 # How long what a server leaves behind may take to be gone.
-GONE_SECONDS = 10.0
+GONE_SECONDS = 60.0
 PR_SET_CHILD_SUBREAPER = 36
 
 _counter = itertools.count(1)

@@ -28,8 +28,9 @@ def served(channel: grpc.Channel) -> bool:
 
 def test_a_handshake_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     limits = EdgeLimits(handshake_seconds=0.5)
-    with edge_site(tmp_path, limits) as site, site.tcp() as silent, site.tcp() as slow:
+    with edge_site(tmp_path, limits) as site, ExitStack() as stack:
         begin = time.monotonic()
+        silent, slow = (stack.enter_context(site.tcp()) for _ in range(2))
         # The first bytes of a ClientHello record that never becomes whole.
         slow.sendall(b"\x16\x03\x01\x02\x00\x01")
         assert ended(silent)
@@ -41,8 +42,9 @@ def test_a_handshake_that_takes_too_long_is_ended(tmp_path: Path) -> None:
 
 
 def test_a_byte_now_and_then_does_not_prolong_a_handshake(tmp_path: Path) -> None:
-    with edge_site(tmp_path, EdgeLimits(handshake_seconds=0.5)) as site, site.tcp() as slow:
+    with edge_site(tmp_path, EdgeLimits(handshake_seconds=0.5)) as site, ExitStack() as stack:
         begin = time.monotonic()
+        slow = stack.enter_context(site.tcp())
         hello = b"\x16\x03\x01\x02\x00" + bytes(512)
         slow.settimeout(0.05)
         for byte in hello:

@@ -95,21 +95,23 @@ def test_begin_anywhere(server: Server) -> None:
         assert "offset and tailLines" in words[0]
 
 
-def test_times_and_streams(server: Server) -> None:
+def test_times_and_streams(server: Server, tmp_path: Path) -> None:
     """Since and until split where the times of the messages say."""
-    script = "echo one; sleep 0.3; echo two >&2; sleep 0.3; echo three"
+    gates = [tmp_path / "first", tmp_path / "second"]
+    waits = [f"until [ -e {gate} ]; do sleep 0.02; done" for gate in gates]
+    script = f"echo one; {waits[0]}; echo two >&2; {waits[1]}; echo three"
     with calling(server, "alice") as worker:
         job_id = start(worker, "sh", "-c", script)
-        wait(worker, job_id)
-        request = pb.GetOutputRequest(jobID=job_id, raw=True, detail=True)
-        one, two, three = worker.GetOutput(request)
+        follower = worker.GetOutput(pb.GetOutputRequest(jobID=job_id, raw=True, detail=True))
+        one = next(follower)
+        gates[0].touch()
+        two = next(follower)
+        gates[1].touch()
+        (three,) = follower
         assert (one.data, one.stream) == (b"one\n", pb.OUTPUT_STREAM_STDOUT)
         assert (two.data, two.stream) == (b"two\n", pb.OUTPUT_STREAM_STDERR)
-        gaps = [
-            later.time.ToNanoseconds() - earlier.time.ToNanoseconds()
-            for earlier, later in ((one, two), (two, three))
-        ]
-        assert min(gaps) >= 290_000_000
+        times = [message.time.ToNanoseconds() for message in (one, two, three)]
+        assert times == sorted(set(times))
         assert output(worker, job_id, since=two.time) == b"two\nthree\n"
         assert output(worker, job_id, until=two.time) == b"one\n"
         assert output(worker, job_id, since=two.time, until=three.time) == b"two\n"

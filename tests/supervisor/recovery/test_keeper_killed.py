@@ -14,8 +14,8 @@ from tests.support.chaos import services
 from tests.support.client import calling, output, start, wait
 from tests.support.server import Server, configure, leaving_no_process, own_address, serving
 
-# By when the front and the supervisor must have ended by themselves.
-END_SECONDS = 2.0
+# By when processes must have ended; how busy the host is decides how soon they do.
+END_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def with_jobs(server: Server, config: Path) -> Iterator[list[psutil.Process]]:
         assert output(worker, running) == b"before\n"
         kept = worker.QueryStatus(pb.QueryStatusRequest(jobID=ended))
         assert (kept.exitCode, output(worker, ended)) == (5, b"done\n")
-        assert psutil.wait_procs(job, timeout=10)[1] == []
+        assert psutil.wait_procs(job, timeout=END_SECONDS)[1] == []
 
 
 def test_the_keeper_is_killed(site: tuple[Server, Path]) -> None:
@@ -75,7 +75,7 @@ def test_everything_is_killed(site: tuple[Server, Path]) -> None:
         server.process.kill()
         for process in everything:
             process.kill()
-        assert psutil.wait_procs(everything, timeout=10)[1] == []
+        assert psutil.wait_procs(everything, timeout=END_SECONDS)[1] == []
 
 
 def _processes_of(job_id: str) -> set[psutil.Process]:
