@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Sequence
-from time import time_ns
 
 from jobworker.grpc_api.service.output import timestamp
 from jobworker.proto import workerservice_pb2 as pb
@@ -21,11 +20,10 @@ from jobworker.supervisor import (
 _MOST_COMMAND = 65_536
 
 
-def usage_of_job(job: JobSnapshot, now_ns: int) -> pb.Usage:
-    """A job's usage; `now_ns` is nanoseconds since 1970."""
+def usage_of_job(job: JobSnapshot) -> pb.Usage:
+    """A job's usage."""
     message = usage_message(job.usage)
-    end = job.ended_ns if job.ended else now_ns
-    message.wallSeconds = max(0, end - job.created_ns) / 1e9
+    message.wallSeconds = job.lived_ns / 1e9
     return message
 
 
@@ -64,7 +62,7 @@ def status_message(job: JobSnapshot) -> pb.QueryStatusResponse:
         detail=job.detail,
         workingDirectory=legible(job.cwd),
         rawWorkingDirectory=b"" if is_utf8(job.cwd) else to_bytes(job.cwd),
-        usage=usage_of_job(job, time_ns()),
+        usage=usage_of_job(job),
         limits=job.request.limits,
         user=job.user,
         userShared=job.user_shared,

@@ -2,10 +2,16 @@
 
 from functools import partial
 
+from jobworker.supervisor.core.live_job import LiveJob
 from jobworker.supervisor.core.live_jobs import LiveJobs
 from jobworker.supervisor.errors import NoSuchJob
 from jobworker.supervisor.ipc import requests
-from jobworker.supervisor.ipc.messages import MAX_LISTED_BYTES, job_message
+from jobworker.supervisor.ipc.messages import (
+    MAX_ARGV_BYTES,
+    MAX_LISTED_BYTES,
+    JobMessage,
+    job_message,
+)
 from jobworker.supervisor.ipc.server import Client
 from jobworker.supervisor.job import Job
 from jobworker.supervisor.journal.journal import Journal
@@ -28,12 +34,17 @@ class Answers:
             raise NoSuchJob(f"there is no job {job_id}")
         return job
 
+    def message(self, job: Job, live: LiveJob | None, most: int = MAX_ARGV_BYTES) -> JobMessage:
+        """A job as clients see it, with at most so many bytes of its command line."""
+        lived_ns = self._journal.clock.lived_ns(job.id)
+        return job_message(job, gone=live.gone if live else True, lived_ns=lived_ns, most=most)
+
     def job(self, client: Client, seq: int, job_id: str) -> None:
         """Answer with one job, or that it is no longer there."""
         try:
             job = self.find(job_id)
             live = self._jobs.get(job_id)
-            client.reply(seq, job_message(job, gone=live.gone if live else True))
+            client.reply(seq, self.message(job, live))
         except NoSuchJob as error:
             client.refuse(seq, error)
 
@@ -53,11 +64,7 @@ class Answers:
         client.reply(
             seq,
             *(
-                job_message(
-                    live.job if live else job,
-                    gone=live.gone if live else True,
-                    most=MAX_LISTED_BYTES,
-                )
+                self.message(live.job if live else job, live, MAX_LISTED_BYTES)
                 for job, live in zip(found, lives, strict=True)
             ),
         )
@@ -68,6 +75,6 @@ class Answers:
         client.reply(seq)
         for live in self._jobs:
             if client.is_news(live.job.id, live.job.state):
-                client.tell(live.job.id, partial(job_message, live.job, gone=live.gone))
+                client.tell(live.job.id, partial(self.message, live.job, live))
         for job in self._journal.ended_since(asked.since_ns):
-            client.tell(job.id, partial(job_message, job, gone=True))
+            client.tell(job.id, partial(self.message, job, None))

@@ -27,7 +27,6 @@ from jobworker.supervisor.errors import (
 )
 from jobworker.supervisor.host.descriptors import Descriptors
 from jobworker.supervisor.ipc import requests
-from jobworker.supervisor.ipc.messages import job_message
 from jobworker.supervisor.ipc.server import Client, Clients
 from jobworker.supervisor.job import (
     AS_EVER,
@@ -136,7 +135,7 @@ class Supervisor:
 
     def _tell(self, live: LiveJob) -> None:
         self.clients.tell(
-            live.job.id, live.job.state, lambda: job_message(live.job, gone=live.gone)
+            live.job.id, live.job.state, partial(self._answers.message, live.job, live)
         )
 
     # -- starting, signalling, stopping --------------------------------------------

@@ -35,7 +35,11 @@ MAX_ARGV_BYTES = 1024 * 1024
 MAX_LISTED_BYTES = 2048
 
 
-def job_message(job: Job, *, gone: bool, most: int = MAX_ARGV_BYTES) -> ipc.Job:
+# For those who have no other use for the pipe's own messages.
+JobMessage = ipc.Job
+
+
+def job_message(job: Job, *, gone: bool, lived_ns: int = 0, most: int = MAX_ARGV_BYTES) -> ipc.Job:
     """A job as clients see it, with at most so many bytes of its command line."""
     argv, cut = _cut(job.request.argv, most)
     return ipc.Job(
@@ -52,6 +56,7 @@ def job_message(job: Job, *, gone: bool, most: int = MAX_ARGV_BYTES) -> ipc.Job:
         signal=job.signal,
         created_ns=job.created_ns,
         ended_ns=job.ended_ns,
+        lived_ns=lived_ns,
         output_begin=job.output_begin,
         output_end=job.output_end,
         output_complete=job.output_complete,

@@ -43,6 +43,7 @@ class JobSnapshot:
     signal: int
     created_ns: int
     ended_ns: int
+    lived_ns: int
     output_begin: int
     output_end: int
     output_complete: bool
@@ -92,6 +93,7 @@ class JobSnapshot:
             signal=job.signal,
             created_ns=job.created_ns,
             ended_ns=job.ended_ns,
+            lived_ns=job.lived_ns,
             output_begin=job.output_begin,
             output_end=job.output_end,
             output_complete=job.output_complete,

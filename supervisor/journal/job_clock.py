@@ -108,6 +108,13 @@ class JobClock:
             (self.now_ns(), job_id),
         )
 
+    def lived_ns(self, job_id: str) -> int:
+        """How long the job was, or has been until now; 0 for one that is not on record."""
+        row = self._database.execute(
+            "SELECT created_ns, ended_ns FROM job_clock WHERE id = ?", (job_id,)
+        ).fetchone()
+        return max(0, (row[1] or self.now_ns()) - row[0]) if row else 0
+
     def age_seconds(self, job_id: str) -> float:
         """For how long the job has been on record; 0 for one that is not."""
         row = self._database.execute(

@@ -69,7 +69,7 @@ def test_a_timeout_is_as_long_as_was_asked(site: Site, clock: Path, step: int) -
     """After a restart of the supervisor a step ended jobs early, or an hour late."""
     with site.worker() as worker:
         long = worker.start(["sleep", "1000"], limits=Limits(timeout=30 * 60))
-        short = worker.start(["sleep", "1000"], limits=Limits(timeout=0.5))
+        short = worker.start(["sleep", "1000"], limits=Limits(timeout=2))
         clock.write_text(str(step))
         site.signal_supervisor()
         assert short.wait().reason is Reason.TIMED_OUT
@@ -116,3 +116,17 @@ def test_pruning_by_age_takes_what_is_that_old(site: Site, clock: Path, step: in
             assert found.id == job.id
 
     asyncio.run(scenario())
+
+
+@steps
+@without_cgroup
+def test_how_long_a_job_was_is_no_difference_of_times(site: Site, clock: Path, step: int) -> None:
+    """A job that lived through a step had run for 400 days, or not at all."""
+    with site.worker() as worker:
+        job = worker.start(["sleep", "1000"])
+        clock.write_text(str(step))
+        during = job.status().lived_ns
+        ended = job.stop(0)
+        assert 0 < during < ended.lived_ns < HOUR * 10**9 / 2
+        site.signal_supervisor()
+        assert job.status().lived_ns == ended.lived_ns
