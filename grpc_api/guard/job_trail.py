@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 # front was killed between hearing of it and recording it. Wider than any delay
 # of a front that is alive.
 _MARGIN_NS = 60 * 1_000_000_000
+# Longer than any job is on record.
+_EVER_NS = 2**62
 # Records remembered, so that what is heard twice is recorded once.
 REMEMBERED = 20_000
 _RETRY_SECONDS = 1.0
@@ -42,7 +44,7 @@ async def keep_recording(
     if not config.directory:
         await asyncio.Future()
     jobs = JobTrail(trail, last_lines(Path(config.directory), REMEMBERED))
-    supervisor.observe(jobs.since_ns, jobs.told)
+    supervisor.observe(jobs.within_ns, jobs.told)
     await jobs.run()
 
 
@@ -59,15 +61,25 @@ class JobTrail:
         self._known: OrderedDict[_Key, None] = OrderedDict()
         self._waiting: dict[str, JobSnapshot] = {}
         self._news = asyncio.Event()
-        self._told_ns = 0
+        # When the log's last line is from, by the wall clock, and when it got its
+        # last from here.
+        self._recorded_ns = 0
+        self._told_boottime_ns = 0
         for line in recorded:
-            self._told_ns = int(line.record.time.timestamp() * 1e9)
+            self._recorded_ns = int(line.record.time.timestamp() * 1e9)
             if isinstance(line.record.event, Changed):
                 self._remember((line.record.event.job, line.record.event.state))
 
-    def since_ns(self) -> int:
-        """From when on the ends of jobs may be missing in the log; nanoseconds since 1970."""
-        return max(0, (self._told_ns or time.time_ns()) - _MARGIN_NS)
+    def within_ns(self) -> int:
+        """How long ago the first end of a job may be that the log misses."""
+        if self._told_boottime_ns:
+            return _boottime_ns() - self._told_boottime_ns + _MARGIN_NS
+        if not self._recorded_ns:
+            return _MARGIN_NS
+        ago = time.time_ns() - self._recorded_ns
+        # The clock has been set back, and nobody knows how long it was: what is
+        # recorded already is known, for the most part.
+        return ago + _MARGIN_NS if ago >= 0 else _EVER_NS
 
     def told(self, job: JobSnapshot) -> None:
         """The supervisor has told of a job as it is now."""
@@ -94,12 +106,17 @@ class JobTrail:
                     self._trail.append(event)
                     self._remember((job.id, event.state))
             del self._waiting[job_id]
-            self._told_ns = time.time_ns()
+            self._told_boottime_ns = _boottime_ns()
 
     def _remember(self, key: _Key) -> None:
         self._known[key] = None
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
+
+
+def _boottime_ns() -> int:
+    """What goes on while the host sleeps, and is not set (clock_gettime(2))."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def changes(job: JobSnapshot) -> Iterator[Changed]:

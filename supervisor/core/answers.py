@@ -76,5 +76,5 @@ class Answers:
         for live in self._jobs:
             if client.is_news(live.job.id, live.job.state):
                 client.tell(live.job.id, partial(self.message, live.job, live))
-        for job in self._journal.ended_since(asked.since_ns):
+        for job in self._journal.ended_within(asked.within_ns):
             client.tell(job.id, partial(self.message, job, None))

@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 30.0
 
 
 class _Observer(NamedTuple):
-    since_ns: Callable[[], int]
+    within_ns: Callable[[], int]
     told: Callable[[JobSnapshot], None]
 
 
@@ -123,18 +123,19 @@ class SupervisorClient:
     def _unwatch(self, job_id: str) -> None:
         self._send_only(ipc.Request(unwatch=ipc.Unwatch(id=job_id)))
 
-    def observe(self, since_ns: Callable[[], int], told: Callable[[JobSnapshot], None]) -> None:
+    def observe(self, within_ns: Callable[[], int], told: Callable[[JobSnapshot], None]) -> None:
         """Have `told` called with every job whose state is another; more often does no harm.
 
         At first, and whenever there is a new supervisor, it is called for those
-        that have not ended, and for those that ended at `since_ns()` or later.
+        that have not ended, and for those that ended `within_ns()` ago or later.
         """
-        self._observer = _Observer(since_ns, told)
+        self._observer = _Observer(within_ns, told)
         self._observe_on()
 
     def _observe_on(self) -> None:
         if self._observer is not None:
-            self._send_only(ipc.Request(observe=ipc.Observe(since_ns=self._observer.since_ns())))
+            within_ns = self._observer.within_ns()
+            self._send_only(ipc.Request(observe=ipc.Observe(within_ns=within_ns)))
 
     async def _one(self, request: ipc.Request) -> JobSnapshot:
         reply = await self._call(request)

@@ -97,9 +97,9 @@ class Remove(NamedTuple):
 
 
 class Observe(NamedTuple):
-    """Ask to be told of every job's new state, and of those that ended since then."""
+    """Ask to be told of every job's new state, and of those that ended so long ago or later."""
 
-    since_ns: int
+    within_ns: int
 
 
 class List(NamedTuple):
@@ -176,9 +176,9 @@ def _call(request: ipc.Request) -> Call:
 
 
 def _observe(asked: ipc.Observe) -> Observe:
-    if asked.since_ns < 0:
-        raise InvalidRequest("no job ended before 1970", "since_ns")
-    return Observe(asked.since_ns)
+    if asked.within_ns < 0:
+        raise InvalidRequest("no job has ended yet that will end", "within_ns")
+    return Observe(asked.within_ns)
 
 
 def _list(asked: ipc.List) -> List:

@@ -130,3 +130,11 @@ class JobClock:
             (now - int(seconds * 1e9),),
         )
         return [(job_id, max(0, now - created_ns) / 1e9) for job_id, created_ns in rows]
+
+    def ended_within(self, nanoseconds: int) -> list[str]:
+        """The jobs that ended so long ago or later, the first to end first."""
+        rows = self._database.execute(
+            "SELECT id FROM job_clock WHERE ended_ns >= ? ORDER BY ended_ns",
+            (max(1, self.now_ns() - nanoseconds),),
+        )
+        return [job_id for (job_id,) in rows]

@@ -201,16 +201,10 @@ class Journal:
         )
         return [Ended(*row) for row in rows]
 
-    def ended_since(self, since_ns: int) -> list[Job]:
-        """The jobs whose main process ended at this time or later, the first to end first.
-
-        Finds those whose output goes on by the index of what is unfinished.
-        """
-        found = [
-            *self._select("WHERE state = 4 AND output_complete AND ended_ns >= ?", since_ns),
-            *self._select("WHERE state = 4 AND NOT output_complete AND ended_ns >= ?", since_ns),
-        ]
-        return sorted(found, key=lambda job: job.ended_ns)
+    def ended_within(self, nanoseconds: int) -> list[Job]:
+        """The jobs whose main process ended so long ago or later, the first to end first."""
+        found = map(self.find, self.clock.ended_within(nanoseconds))
+        return [job for job in found if job is not None]
 
     def started_within(self, seconds: float) -> list[tuple[float, Request]]:
         """The requests of the jobs created in the last so many seconds, and how many ago.

@@ -11,6 +11,7 @@ from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor import (
     Chunk,
     Job,
+    JobSnapshot,
     KeyTaken,
     Limits,
     Reason,
@@ -21,6 +22,7 @@ from jobworker.supervisor import (
 from tests.support import dying_supervisor
 from tests.support.library import Site, eventually
 
+DEADLINE_SECONDS = 60.0
 HOUR = 3600
 DAY = 24 * HOUR
 YEAR_2040 = 2_208_988_800
@@ -130,3 +132,22 @@ def test_how_long_a_job_was_is_no_difference_of_times(site: Site, clock: Path, s
         assert 0 < during < ended.lived_ns < HOUR * 10**9 / 2
         site.signal_supervisor()
         assert job.status().lived_ns == ended.lived_ns
+
+
+@steps
+@without_cgroup
+def test_who_observes_is_told_of_the_last_minute(site: Site, clock: Path, step: int) -> None:
+    """The audit log missed ends after a step back: they were before what it had asked for."""
+
+    async def scenario() -> None:
+        async with site.async_worker() as worker:
+            job = await worker.start(["true"])
+            assert (await job.wait()).exit_code == 0
+            clock.write_text(str(step))
+            told: asyncio.Queue[JobSnapshot] = asyncio.Queue()
+            worker.client.observe(lambda: 60 * 10**9, told.put_nowait)
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while (seen := await told.get()).id != job.id or not seen.ended:
+                    pass
+
+    asyncio.run(scenario())
