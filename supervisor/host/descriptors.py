@@ -1,19 +1,23 @@
-"""How many files this process may still open, and whether that is enough for another job."""
+"""How many files the service may still open, and whether that is enough for another job."""
 
 import os
 import resource
 
 from jobworker.supervisor.errors import Exhausted
 
-# What a job needs at most while it is launched: both ends of its pipes and of the socket of
-# its launch, its program and what a sandbox is given; later less, and two files of its output.
-JOB_DESCRIPTORS = 12
-# Left for what must go on: stops, exits, answers, the journal, clients that connect.
+# What a job needs at most, here or in the keeper: the ends of its pipes, its process,
+# what tells of its start and from its sandbox, two files of its output.
+JOB_DESCRIPTORS = 8
+# Left for what must go on: stops, exits, answers, the journal, clients that connect,
+# and in the keeper another supervisor and front.
 RESERVE = 64
 
 
 class Descriptors:
-    """Counts the descriptors of this process, but no more often than it takes."""
+    """Counts those of this process and of the keeper, its parent, no more often than it takes.
+
+    Both have the same limit, as the one inherits it from the other.
+    """
 
     def __init__(self) -> None:
         # So many more jobs there is room for, at the least.
@@ -26,12 +30,20 @@ class Descriptors:
         """
         if self._jobs <= 0:
             allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-            free = allowed - len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - the names do
-            self._jobs = (free - RESERVE) // JOB_DESCRIPTORS - starting
+            used = max(_used("self"), _used(str(os.getppid())))
+            self._jobs = (allowed - used - RESERVE) // JOB_DESCRIPTORS - starting
             if self._jobs <= 0:
                 raise Exhausted(
-                    f"of the {allowed} files that the service may have open {free} are left, "
-                    "which is too few for another job: stop some, or raise the limit "
-                    "(LimitNOFILE= in systemd, ulimit -n in a shell)"
+                    f"the service has {used} of {allowed} files open and {starting} jobs are "
+                    "starting, which leaves too few for another: try again later, stop some, or "
+                    "raise the limit (LimitNOFILE= in systemd, ulimit -n in a shell)"
                 )
         self._jobs -= 1
+
+
+def _used(process: str) -> int:
+    """How many descriptors a process has open; 0 where that is not to be seen."""
+    try:
+        return len(os.listdir(f"/proc/{process}/fd"))  # noqa: PTH208 - the names are enough
+    except (PermissionError, FileNotFoundError):
+        return 0

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import resource
 from pathlib import Path
+from typing import Never
 
 import pytest
 
@@ -15,6 +16,7 @@ from jobworker.supervisor import (
     State,
     library,
 )
+from jobworker.supervisor.host import descriptors
 from tests.support import dying_supervisor
 from tests.support.library import Site
 
@@ -107,6 +109,35 @@ def test_out_of_descriptors_a_start_is_refused_and_the_rest_goes_on(site: Site) 
                 assert (await job.status()).state is State.RUNNING
             for job in running[:20]:
                 assert (await job.stop(0)).signal == 9
+            assert (await (await worker.start(["true"])).wait()).exit_code == 0
+
+    asyncio.run(fill())
+
+
+async def start_without_end(worker: AsyncJobWorker) -> Never:
+    """Start jobs that block, one by one."""
+    while True:
+        await worker.start(["sleep", "1000"])
+
+
+@both
+def test_the_keeper_keeps_descriptors_for_another_supervisor(site: Site) -> None:
+    """Jobs started little by little took the keeper's last, which holds more for each."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def fill() -> None:
+        async with site.async_worker() as worker, asyncio.timeout(DEADLINE_SECONDS):
+            supervisor = site.supervisor()
+            assert supervisor is not None
+            keeper = site.keeper()
+            for process in (supervisor, keeper):
+                resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (256, limits[1]))
+            with pytest.raises(Exhausted, match="of 256 files open"):
+                await start_without_end(worker)
+            assert keeper.num_fds() <= 256 - descriptors.RESERVE
+            site.signal_supervisor()
+            for job in await worker.list(limit=10):
+                assert (await worker.job(job.id).stop(0)).signal == 9
             assert (await (await worker.start(["true"])).wait()).exit_code == 0
 
     asyncio.run(fill())
