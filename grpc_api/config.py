@@ -48,6 +48,9 @@ class ConnectionsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     stall_seconds: float = 60.0
 
 
+# Generous for a log, and far from what a job in an endless loop would write.
+DEFAULT_OUTPUT_BYTES = 10 * 2**30
+
 _OVERFLOWS = {
     "rotate": pb.OUTPUT_OVERFLOW_ROTATE,
     "stop-recording": pb.OUTPUT_OVERFLOW_STOP_RECORDING,
@@ -56,13 +59,13 @@ _OVERFLOWS = {
 
 
 class OutputLimitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How much of a job's output is kept: bytes, and bytes per second; 0 for all.
+    """How much of a job's output is kept: bytes (10 GiB), and bytes per second; 0 for all.
 
     `overflow` is "rotate" (the oldest is dropped), "stop-recording" or
     "stop-job".
     """
 
-    bytes: Size = 0
+    bytes: Size = DEFAULT_OUTPUT_BYTES
     overflow: str = "rotate"
     rate: Size = 0
 

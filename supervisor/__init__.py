@@ -69,6 +69,9 @@ if TYPE_CHECKING:
     from jobworker.supervisor.host.cgroup import (
         enter_service,
     )
+    from jobworker.supervisor.host.disk_space import (
+        Ballast,
+    )
     from jobworker.supervisor.host.isolation import (
         Profile,
     )
@@ -198,6 +201,7 @@ _HOME = {
     "UPGRADE_DONE": "control",
     "Usage": "host.accounting",
     "become_keeper": "control",
+    "Ballast": "host.disk_space",
     "enter_service": "host.cgroup",
     "find_account": "host.users",
     "follow": "output.follow",
@@ -232,6 +236,7 @@ __all__ = [
     "AlreadyEnded",
     "AsyncJob",
     "AsyncJobWorker",
+    "Ballast",
     "CannotExecute",
     "CannotPlace",
     "Chunk",

@@ -32,6 +32,8 @@ class SupervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
     `stop_seconds` is how long the end of the service may take beyond the longest
     grace period, such as for a disk that has no room for the exit statuses.
+    `min_free` is how much of the state directory's file system output leaves free:
+    with less there is a gap in its place; -1 for 64 MiB, or a tenth of a small one.
     `environment` is all that a job inherits, beside what its Start adds.
     `cgroup` is "auto" (used where cgroup v2 can be) or "off". Without `users`
     all jobs run as the service's own user. `no_new_privileges` keeps jobs from
@@ -46,7 +48,8 @@ class SupervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     umask: int = 0o022
     grace_seconds: float = 10.0
     start_seconds: float = 10.0
-    stop_seconds: float = 30.0
+    stop_seconds: float = 5.0
+    min_free: Size = -1
     segment_bytes: Size = 64 * 1024 * 1024
     pipe_bytes: Size = 1024 * 1024
     spare_launchers: int = 8

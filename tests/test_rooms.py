@@ -128,7 +128,9 @@ DOORS = {
     "grpc_api.guard": "access audit_trail call_counter fields guard job_trail refusal rules",
     "grpc_api.service": "messages output_service service",
     "grpc_api.upkeep": "expiry file_watch health memory metrics reload",
-    "supervisor.host": "accounting cgroup descriptors inside isolation limits sizes tree users",
+    "supervisor.host": """
+        accounting cgroup descriptors disk_space inside isolation limits sizes tree users
+    """,
     "supervisor.ipc": "client messages requests server snapshot watches",
     "supervisor.journal": "journal start_keys",
     "supervisor.keeper": "config forked logs packets proc program state_lock upgrade",

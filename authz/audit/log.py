@@ -42,11 +42,13 @@ class AuditLog:
         keep_files: int | None = None,
         durable: bool = False,
         clock: Callable[[], datetime] = _utc_now,
+        make_room: Callable[[], bool] = bool,
     ) -> None:
         """Open the log in a directory, which is made if it is not there.
 
         A file is followed by a new one when it has `max_file_bytes`. Of those
-        the newest `keep_files` are kept; all, if it is None.
+        the newest `keep_files` are kept; all, if it is None. `make_room` is called when
+        there is none for a record: it is tried once more if that returns true.
 
         Raises:
             AuditError: It cannot be written, is damaged, or another process has it open.
@@ -56,6 +58,7 @@ class AuditLog:
         self._keep_files = keep_files
         self._durable = durable
         self._clock = clock
+        self._make_room = make_room
         self._appending = threading.Lock()
         self._last, self._head, self._size = 0, GENESIS, 0
         # Whether the file may end with part of a line that could not be written.
@@ -85,7 +88,7 @@ class AuditLog:
                 self._begin_file()
             number = self._last + 1
             line = encode(Record(number, self._clock(), self._head, event))
-            self._write(line + b"\n")
+            self._write_if_need_be_with_more_room(line + b"\n")
             self._last, self._head = number, line_hash(line)
             return number
 
@@ -148,6 +151,14 @@ class AuditLog:
         if self._file >= 0:
             os.close(self._file)
         self._file = opened
+
+    def _write_if_need_be_with_more_room(self, content: bytes) -> None:
+        try:
+            self._write(content)
+        except AuditError:
+            if not self._make_room():
+                raise
+            self._write(content)
 
     def _write(self, content: bytes) -> None:
         try:

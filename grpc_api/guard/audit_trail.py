@@ -1,7 +1,7 @@
 """What the server puts in its audit log: every decision, and every new state of a job."""
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +15,14 @@ from jobworker.authz.policy.policy import Decision
 from jobworker.grpc_api.config import AuditConfig
 from jobworker.grpc_api.guard.access import Verdict
 from jobworker.grpc_api.guard.refusal import Refusal
+from jobworker.supervisor import Ballast
 
 log = logging.getLogger(__name__)
+
+# Room taken ahead, for some thousand records on a disk that is full.
+BALLAST_BYTES = 1024 * 1024
+# So many records may wait for room.
+MOST_OWED = 10_000
 
 
 class Caller(NamedTuple):
@@ -31,14 +37,23 @@ class AuditTrail:
 
     `told` is called with what is wrong whenever the log cannot be written any
     more, and with None when it can again. `decisions` counts those of each
-    action, allowed or not; `failures` what could not be recorded.
+    action, allowed or not; `failures` what could not be recorded. Who ends or removes
+    a job of their own may make room by that: it is done all the same, and
+    recorded when there is room.
     """
 
     def __init__(
-        self, log_file: AuditLog | None, *, refuse: bool, told: Callable[[str | None], None]
+        self,
+        log_file: AuditLog | None,
+        *,
+        refuse: bool,
+        told: Callable[[str | None], None],
+        room: Ballast | None = None,
     ) -> None:
-        """With `refuse`, what cannot be recorded must not happen."""
+        """With `refuse`, what cannot be recorded must not happen; `room` is taken ahead for it."""
         self._log = log_file
+        self._room = room
+        self._owed: deque[Event] = deque()
         self._refuse = refuse
         self._told = told
         self._failing = False
@@ -50,7 +65,10 @@ class AuditTrail:
         try:
             self._append(caller, verdict)
         except AuditError:
-            if self._refuse:
+            if _makes_room(caller, verdict) and len(self._owed) < MOST_OWED:
+                self._owed.append(_event(caller, verdict))
+                log.warning("to be recorded: %s", verdict.decision and verdict.decision.reason)
+            elif self._refuse:
                 raise Refusal(
                     grpc.StatusCode.UNAVAILABLE,
                     "AUDIT_UNAVAILABLE",
@@ -71,6 +89,9 @@ class AuditTrail:
         if self._log is None:
             return
         try:
+            while self._owed:
+                self._log.append(self._owed[0])
+                self._owed.popleft()
             self._log.append(event)
         except AuditError as error:
             self.failures += 1
@@ -83,6 +104,8 @@ class AuditTrail:
             log.info("the audit log can be written again")
             self._failing = False
             self._told(None)
+        if self._room is not None:
+            self._room.take()
 
     def _append(self, caller: Caller, verdict: Verdict) -> None:
         self.decisions[verdict.action, verdict.error is None] += 1
@@ -91,14 +114,23 @@ class AuditTrail:
 
 def open_trail(config: AuditConfig, told: Callable[[str | None], None]) -> AuditTrail:
     """Open the log that the settings name, if they do. Raises AuditError."""
-    log_file = None
+    log_file = room = None
     if config.directory:
+        directory = Path(config.directory)
         log_file = AuditLog(
-            Path(config.directory),
+            directory,
             max_file_bytes=config.rotate_bytes,
             keep_files=config.keep_files or None,
+            make_room=lambda: room is not None and room.give_up(),
         )
-    return AuditTrail(log_file, refuse=config.on_failure == "refuse", told=told)
+        room = Ballast(directory / "ballast", BALLAST_BYTES)
+    return AuditTrail(log_file, refuse=config.on_failure == "refuse", told=told, room=room)
+
+
+def _makes_room(caller: Caller, verdict: Verdict) -> bool:
+    """Whether it ends or removes what is the caller's own, or what the method picks itself."""
+    own = verdict.about.owner in (caller.identity.common_name, "*")
+    return verdict.action == "stop" and verdict.error is None and own
 
 
 def _event(caller: Caller, verdict: Verdict) -> Event:

@@ -78,6 +78,7 @@ class Retention:
         self._loop.call_later(SWEEP_SECONDS, self._sweep)
         clock = self._journal.clock
         clock.note()
+        self._journal.keep_room()
         self.remove(superfluous(self._journal.ended(), self._keep, clock.now_ns()))
 
     def _doom(self, directory: Path) -> None:

@@ -57,6 +57,8 @@ class Turn:
         self._watched = watched
         self._due = False
         self._sync_due = False
+        # Something was put off that must not be told before a sync.
+        self._owing = False
         self._inserts: list[_Insert] = []
         self._updates: dict[str, LiveJob] = {}
         self._notes: dict[str, LiveJob] = {}
@@ -131,44 +133,77 @@ class Turn:
         # What the launches add is for the next turn: it needs another commit first.
         after_commit, self._after_commit = self._after_commit, []
         answers, self._answers = self._answers, []
-        answering = bool(inserts or answers) or any(map(self._watched, self._updates))
+        answering = (
+            self._owing or bool(inserts or answers) or any(map(self._watched, self._updates))
+        )
         try:
-            deleted = self._commit(inserts)
+            deleted = self._commit_if_need_be_with_more_room(inserts)
         except sqlite3.Error as error:
-            # Nothing is lost: the keeper holds every exit status until it is on record.
+            # Nothing is lost: the keeper holds every exit status until it is on record. And
+            # nobody is told what is not: answers and news wait for the commit.
             log.error("the journal cannot be written: %s", error)
-            self._journal.rollback()
-            self._after_commit = after_commit + self._after_commit
             for insert in inserts:
                 _contained(partial(insert.failed, str(error)))
-            self._loop.call_later(RETRY_SECONDS, self._settle)
-        else:
-            for insert in inserts:
-                _contained(insert.then)
-            _contained(partial(self._sync, answering))
-            for action in after_commit:
-                _contained(action)
-            for job_id in deleted:
-                _contained(partial(self._removed, job_id))
+            # Refusals tell of nothing that is to be on record.
+            refusals, self._answers = self._answers, []
+            self._put_off(after_commit, answers)
+            for refusal in refusals:
+                _contained(refusal)
+            return
+        for insert in inserts:
+            _contained(insert.then)
+        after_commit += [partial(self._removed, job_id) for job_id in deleted]
+        if not self._sync(answering):
+            self._put_off(after_commit, answers)
+            return
+        self._owing = False
+        for action in after_commit:
+            _contained(action)
         for action in answers:
             _contained(action)
         news, self._news = self._news, {}
         for live in news.values():
             _contained(partial(self._tell, live))
 
-    def _sync(self, now: bool) -> None:
-        """Sync now, or soon, together with what follows."""
-        if now:
-            self._try_sync()
-        elif self._journal.dirty:
-            self._sync_later(SYNC_SECONDS)
+    def _put_off(
+        self, after_commit: list[Callable[[], None]], answers: list[Callable[[], None]]
+    ) -> None:
+        """Do and tell these when all is on record; try for that again soon."""
+        self._after_commit = after_commit + self._after_commit
+        self._answers = answers + self._answers
+        self._owing = True
+        self._loop.call_later(RETRY_SECONDS, self._settle)
 
-    def _try_sync(self) -> None:
+    def _commit_if_need_be_with_more_room(self, inserts: list[_Insert]) -> set[str]:
+        """Commit. Raises sqlite3.Error, and has changed nothing then."""
+        try:
+            return self._commit(inserts)
+        except sqlite3.Error:
+            self._journal.rollback()
+            if not self._journal.make_room():
+                raise
+        try:
+            return self._commit(inserts)
+        except sqlite3.Error:
+            self._journal.rollback()
+            raise
+
+    def _sync(self, now: bool) -> bool:
+        """Sync now, or soon, together with what follows; False if what is told could be lost."""
+        if now:
+            return self._try_sync()
+        if self._journal.dirty:
+            self._sync_later(SYNC_SECONDS)
+        return True
+
+    def _try_sync(self) -> bool:
         try:
             self._journal.sync()
         except OSError as error:
             log.error("the journal cannot be synced: %s", error)
             self._sync_later(RETRY_SECONDS)
+            return False
+        return True
 
     def _sync_later(self, seconds: float) -> None:
         if not self._sync_due:

@@ -18,6 +18,7 @@ import msgspec
 
 from jobworker.supervisor.errors import InvalidRequest, StateError, words
 from jobworker.supervisor.host.accounting import Usage
+from jobworker.supervisor.host.disk_space import Ballast
 from jobworker.supervisor.ipc.requests import List
 from jobworker.supervisor.job import Job, Reason, Request, State
 from jobworker.supervisor.journal.job_clock import JobClock
@@ -33,6 +34,10 @@ from jobworker.supervisor.journal.schema import (
     UPDATE,
 )
 from jobworker.supervisor.journal.start_keys import StartKeys, check_same
+
+# What is taken ahead on the disk, for commits that find it full: more than SQLite's -wal
+# file grows to before it begins anew.
+BALLAST_BYTES = 8 * 1024 * 1024
 
 
 class Ended(NamedTuple):
@@ -78,6 +83,16 @@ class Journal:
         self._log = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         # Commits since the last sync.
         self.dirty = False
+        # Room for what must go on record when somebody has filled the disk.
+        self._ballast = Ballast(path.with_name("ballast"), BALLAST_BYTES)
+
+    def make_room(self) -> bool:
+        """Give up the room that was taken ahead; False when there is none to give."""
+        return self._ballast.give_up()
+
+    def keep_room(self) -> None:
+        """Take that room again, if there is some."""
+        self._ballast.take()
 
     def _prepare(self, version: int) -> None:
         """Make it one of the present schema; 0 is the version of an empty file."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -13,10 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 from time import time_ns
 
+from jobworker.supervisor.host.disk_space import NO_ROOM, FreeSpace
 from jobworker.supervisor.job import OutputLimit, Overflow, State
 from jobworker.supervisor.local.local_job import LocalJob
 from jobworker.supervisor.output.pump import SHARE_BYTES, Pump
-from jobworker.supervisor.output.recorder import NO_ROOM, TIME_RESOLUTION_NS
+from jobworker.supervisor.output.recorder import TIME_RESOLUTION_NS
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +74,7 @@ class Capture:
         self,
         loop: asyncio.AbstractEventLoop,
         pump: Pump,
+        space: FreeSpace,
         *,
         grew: Callable[[LocalJob], None],
         complete: Callable[[LocalJob], None],
@@ -79,6 +82,7 @@ class Capture:
     ) -> None:
         self._loop = loop
         self._pump = pump
+        self._space = space
         self._grew = grew
         self._complete = complete
         self._overflowed = overflowed
@@ -160,8 +164,13 @@ class Capture:
             if room <= 0:
                 return self._lose(local, pipe, limit, share)
             share = min(share, room)
+        share = min(share, self._space.left())
+        if not share:
+            # What is left is for the record, and for what makes room.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         before = time_ns()
         moved = recorder.record(pipe, local.output.pipes[pipe], before, share)
+        self._space.take(moved)
         after = time_ns()
         # Others may have run meanwhile, and the job may have written only then.
         if after - before > TIME_RESOLUTION_NS:
@@ -180,10 +189,15 @@ class Capture:
         if not local.output.disk_full:
             local.output.disk_full = True
             log.warning("job %s: output cannot be recorded: %s", local.job.id, error.strerror)
-        if error.errno in NO_ROOM and local.job.output_end and _fullness(pipe) >= PRESSING:
+        # Of a job that has ended it would wait for ever, and could not be removed to make room.
+        pressing = _fullness(pipe) >= PRESSING or _at_end(pipe) or local.job.state is State.ENDED
+        if error.errno in NO_ROOM and pressing:
             with contextlib.suppress(OSError):
                 lost = local.output.recorder.lose(pipe, self._null, time_ns(), SHARE_BYTES)
-                self._moved(local, pipe, lost)
+                if lost:
+                    self._moved(local, pipe, lost)
+                else:
+                    self._end(local, pipe)
         return False
 
     def _moved(self, local: LocalJob, pipe: int, moved: int) -> None:

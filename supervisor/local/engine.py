@@ -14,6 +14,7 @@ from jobworker.supervisor.errors import SupervisorError
 from jobworker.supervisor.host import accounting
 from jobworker.supervisor.host.accounting import ExitUsage, Usage
 from jobworker.supervisor.host.cgroup import Cgroup, JobCgroups
+from jobworker.supervisor.host.disk_space import FreeSpace
 from jobworker.supervisor.job import Job, Overflow, Request, State, StopWay
 from jobworker.supervisor.keeper import packets
 from jobworker.supervisor.local.capture import Capture
@@ -67,6 +68,7 @@ class LocalEngine:
         self._capture = Capture(
             loop,
             self._pump,
+            FreeSpace(self._output, config.min_free),
             grew=lambda local: self._reports.grew(local.job),
             complete=self._pipes_ended,
             overflowed=lambda local: self._reports.overflowed(local.job),

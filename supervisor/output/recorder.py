@@ -6,7 +6,6 @@ nowhere else. The end of the output is the size of the last file.
 """
 
 import contextlib
-import errno
 import os
 import select
 from pathlib import Path
@@ -23,8 +22,6 @@ STEP_NS = 1_000_000_000
 # A rotating output is kept in so many segments or more, so that what is
 # dropped at once is a small part of it.
 SEGMENTS_KEPT = 8
-# What says that there is no room, for now.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Keep(NamedTuple):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.front.test_audit_full import disk, fill
+from tests.front.disk.test_audit_full import disk, fill
 from tests.support.server import (
     JOBS_AS_ROOT,
     JOBWORKER,
