@@ -68,7 +68,8 @@ def test_every_number_of_bytes_may_have_a_unit() -> None:
     bytes_like = {
         name
         for name, _ in fields
-        if name.rpartition(".")[2] in {"memory", "rate", "bytes", "min_free"} or name.endswith("_bytes")
+        if name.rpartition(".")[2] in {"memory", "rate", "bytes", "min_free"}
+        or name.endswith("_bytes")
     }
     assert sized == bytes_like
     assert len(sized) > 10
