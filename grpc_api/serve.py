@@ -28,6 +28,7 @@ from jobworker.supervisor import (
     enter_service,
     log_environment,
     say,
+    set_output_aside,
     upgrade_keeper,
 )
 
@@ -36,8 +37,10 @@ _PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
 FRONT_TARGET = "jobworker.grpc_api.front:main"
 
 
-def serve(config: ServerConfig, file: Path) -> NoReturn:
+def serve(config: ServerConfig, file: Path, *, new_journal: bool = False) -> NoReturn:
     """Run the service in this process with the settings of a file; does not return.
+
+    With `new_journal` the output of jobs whose journal is gone is put aside first.
 
     Raises ConfigError when it cannot be served with them, CannotServe when another
     service is there; nothing has been started then.
@@ -47,6 +50,8 @@ def serve(config: ServerConfig, file: Path) -> NoReturn:
     if config.supervisor().cgroup == "auto":
         enter_service(Path(config.state_dir))
     try:
+        if new_journal and (aside := set_output_aside(Path(config.state_dir))):
+            say("serve", f"the output of jobs that are on no record any more is in {aside}")
         become_keeper(keeper)
     except StateError as error:
         raise CannotServe(str(error)) from error

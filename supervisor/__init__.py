@@ -111,6 +111,9 @@ if TYPE_CHECKING:
         StopMode,
         StopWay,
     )
+    from jobworker.supervisor.journal.missing import (
+        set_output_aside,
+    )
     from jobworker.supervisor.keeper.config import (
         REFUSED,
         KeeperConfig,
@@ -212,6 +215,7 @@ _HOME = {
     "log_environment": "keeper.logs",
     "log_to_stderr": "keeper.logs",
     "running_config": "control",
+    "set_output_aside": "journal.missing",
     "say": "keeper.logs",
     "size_of": "host.sizes",
     "stop_message": "ipc.messages",
@@ -285,6 +289,7 @@ __all__ = [
     "log_to_stderr",
     "running_config",
     "say",
+    "set_output_aside",
     "size_of",
     "stop_message",
     "to_bytes",

@@ -66,7 +66,10 @@ class Engine(Protocol):
         """The request with all that it left open. Raises InvalidRequest and CannotPlace."""
 
     def prepare(self, job: Job) -> None:
-        """Note in a job that is about to be recorded by what its start is found again."""
+        """Note in a job that is about to be recorded by what its start is found again.
+
+        Raises CannotPlace where its output could not be kept.
+        """
 
     def launch(self, job: Job) -> None:
         """Have a job execute that is on record: `executed` or `failed` is reported, or both not."""

@@ -29,7 +29,12 @@ DEFAULT_CONFIG = Path("/etc/jobworker/server.yaml")
     is_flag=True,
     help="Look for what is wrong with the settings, and do nothing else.",
 )
-def serve(config: Path, *, upgrade: bool, check: bool) -> None:
+@click.option(
+    "--new-journal",
+    is_flag=True,
+    help="Begin anew where the journal is gone: the output of its jobs is put aside.",
+)
+def serve(config: Path, *, upgrade: bool, check: bool, new_journal: bool) -> None:
     """Run the server until it is told to end.
 
     SIGTERM and SIGINT stop every job, with its grace, and end the server. SIGUSR1
@@ -55,7 +60,7 @@ def serve(config: Path, *, upgrade: bool, check: bool) -> None:
         elif upgrade:
             upgrade_server(settings, config)
         else:
-            run_server(settings, config)
+            run_server(settings, config, new_journal=new_journal)
     except CannotServe as error:
         raise CliError(str(error)) from error
     except ApiError as error:

@@ -15,6 +15,7 @@ from jobworker.supervisor.core.supervisor import Supervisor
 from jobworker.supervisor.errors import StateError
 from jobworker.supervisor.host.cgroup import JobCgroups
 from jobworker.supervisor.journal.journal import Journal
+from jobworker.supervisor.journal.missing import JOURNAL, check_journal_is_there
 from jobworker.supervisor.keeper.config import REFUSED
 from jobworker.supervisor.keeper.logs import log_to_stderr
 from jobworker.supervisor.keeper.packets import Line
@@ -33,8 +34,10 @@ def main(config: str, line: Line) -> None:
     # A terminal sends these to the whole group; the keeper decides what they mean.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = msgspec.json.decode(config, type=SupervisorConfig)
+    state_dir = Path(settings.state_dir)
     try:
-        journal = Journal(Path(settings.state_dir) / "journal.sqlite")
+        check_journal_is_there(state_dir)
+        journal = Journal(state_dir / JOURNAL)
     except (StateError, OSError) as error:
         log.error("%s", error)
         sys.exit(REFUSED)

@@ -198,6 +198,10 @@ class Capture:
                     self._moved(local, pipe, lost)
                 else:
                     self._end(local, pipe)
+        elif _at_end(pipe):
+            # Such as a directory that is gone: nothing could be kept later, either.
+            local.job.detail = f"output is lost: it could not be recorded ({error.strerror})"
+            self._end(local, pipe)
         return False
 
     def _moved(self, local: LocalJob, pipe: int, moved: int) -> None:

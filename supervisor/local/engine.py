@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jobworker.supervisor.config import SupervisorConfig
 from jobworker.supervisor.engine import Exit, Reports
-from jobworker.supervisor.errors import SupervisorError
+from jobworker.supervisor.errors import CannotPlace, SupervisorError
 from jobworker.supervisor.host import accounting
 from jobworker.supervisor.host.accounting import ExitUsage, Usage
 from jobworker.supervisor.host.cgroup import Cgroup, JobCgroups
@@ -108,6 +108,11 @@ class LocalEngine:
 
     def prepare(self, job: Job) -> None:
         """As in Engine."""
+        if not os.access(self._output, os.W_OK | os.X_OK):
+            raise CannotPlace(
+                "this host cannot keep the job's output: the service's output directory is "
+                "missing or not writable; tell its administrator"
+            )
         self._launches.prepare(job)
 
     def launch(self, job: Job) -> None:

@@ -8,6 +8,9 @@ from typing import NamedTuple
 from jobworker.supervisor.host.accounting import ExitUsage
 from jobworker.supervisor.keeper import packets
 
+# How long the keeper may hold what it was told to let go of: it is not woken up for each.
+BELL_SECONDS = 0.1
+
 
 class Kept(NamedTuple):
     """What the keeper has kept of a job, as in births.py; the descriptors are ours.
@@ -30,6 +33,8 @@ class KeeperLink:
         self.identity = ""
         # It is of a release before births.py.
         self.old = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ringing = False
 
     def inherit(self) -> dict[str, Kept]:
         """What the keeper has of jobs, by ID.
@@ -70,6 +75,7 @@ class KeeperLink:
         `exited` (serial, pid, wait status, usage), `client` the descriptor of a
         pipe's end.
         """
+        self._loop = loop
 
         def readable() -> None:
             match packets.receive(self._control):
@@ -97,8 +103,15 @@ class KeeperLink:
         self._line.send(("up", "supervisor", ""), urgent=True)
 
     def drop(self, job_id: str) -> None:
-        """The job needs them no longer."""
+        """The job needs them no longer; the keeper lets go of them within BELL_SECONDS."""
         self._line.send(("drop", job_id))
+        if self._loop is not None and not self._ringing:
+            self._ringing = True
+            self._loop.call_later(BELL_SECONDS, self._ring)
+
+    def _ring(self) -> None:
+        self._ringing = False
+        self._line.bell.send(b"!")
 
     def recorded(self, serial: int) -> None:
         """An exit report is on record, or concerns no job."""
