@@ -66,7 +66,7 @@ ALLOWED = {
     """,
     "supervisor": """
         supervisor.config supervisor.control supervisor.errors supervisor.exact_text
-        supervisor.host supervisor.ipc supervisor.job supervisor.keeper supervisor.library
+        supervisor.host supervisor.ipc supervisor.job supervisor.journal supervisor.keeper supervisor.library
         supervisor.output supervisor.threaded
     """,
     "authz": "",
@@ -132,7 +132,7 @@ DOORS = {
         accounting cgroup descriptors disk_space inside isolation limits sizes tree users
     """,
     "supervisor.ipc": "client messages requests server snapshot watches",
-    "supervisor.journal": "journal start_keys",
+    "supervisor.journal": "journal missing start_keys",
     "supervisor.keeper": "config forked logs packets proc program state_lock upgrade",
     "supervisor.local": "engine keeper_link",
     "supervisor.output": "follow pump reader recorder segments",

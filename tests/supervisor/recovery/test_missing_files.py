@@ -57,7 +57,7 @@ def test_output_that_cannot_be_recorded_ends_all_the_same(site: Site, tmp_path: 
         shutil.rmtree(site.state / "output")
         gate.touch()
         assert job.wait().exit_code == 0
-        assert [piece for piece in job.output()] == []
+        assert list(job.output()) == []
         assert "output is lost" in job.status().detail
 
 
