@@ -66,8 +66,8 @@ ALLOWED = {
     """,
     "supervisor": """
         supervisor.config supervisor.control supervisor.errors supervisor.exact_text
-        supervisor.host supervisor.ipc supervisor.job supervisor.journal supervisor.keeper supervisor.library
-        supervisor.output supervisor.threaded
+        supervisor.host supervisor.ipc supervisor.job supervisor.journal supervisor.keeper
+        supervisor.library supervisor.output supervisor.threaded
     """,
     "authz": "",
     "authz.ca": "authz",
