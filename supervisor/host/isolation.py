@@ -48,14 +48,19 @@ NOT_ISOLATED = Isolation()
 class IsolationRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The least isolation of jobs: `profile` is "none" or "private"; `network` false takes it away.
 
-    Only "private" can be without network.
+    Only "private" can be without network. `devices` are patterns (glob(7)) of what
+    private jobs find below /dev, such as /dev/nvidia*, besides the few that harm nobody.
     """
 
     profile: str = "none"
     network: bool = True
+    devices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ValueError for what there is not."""
+        for pattern in self.devices:
+            if not pattern.startswith("/dev/") or ".." in pattern.split("/"):
+                raise ValueError(f"devices are below /dev: {pattern!r} is not")
         if self.profile not in {"none", "private"}:
             raise ValueError('profile must be "none" or "private"')
         if not self.network and self.profile != "private":
@@ -85,6 +90,13 @@ class IsolationConfig(IsolationRule, frozen=True, forbid_unknown_fields=True):
             # Nothing less comes without a network.
             return Isolation(Profile.PRIVATE, network=False)
         return Isolation(max(asked, least), network=True)
+
+    def devices_of(self, tenant: str) -> list[str]:
+        """The devices that a private job of the tenant finds, as there are now."""
+        rule = self.tenants.get(tenant, self)
+        root = Path("/")
+        found = {path for pattern in rule.devices for path in root.glob(pattern.lstrip("/"))}
+        return sorted(map(str, found))
 
     def demanded(self) -> bool:
         """Whether some tenant's jobs must be isolated."""
@@ -119,6 +131,7 @@ def private_options(
     network: bool,
     cwd: str,
     shared_home: str,
+    devices: Iterable[str] = (),
 ) -> list[str]:
     """The options of bwrap(1) for a private job of this user (None: the service's own).
 
@@ -132,6 +145,8 @@ def private_options(
     if not network:
         options += ["--unshare-net"]
     options += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
+    for device in devices:
+        options += ["--dev-bind", device, device]
     homes = [other.home for other in others if other.owns_home()]
     # A directory below one that is emptied would come back with it.
     emptied = {Path(path) for path in _EMPTIED}

@@ -121,6 +121,7 @@ class Placement:
                 network=request.network,
                 cwd=request.cwd,
                 shared_home=self._service.environment()["HOME"],
+                devices=self._config.isolation.devices_of(request.tenant),
             ),
         )
 

@@ -38,11 +38,39 @@ def ends(worker: JobWorker, scripts: list[str]) -> list[tuple[int, int, Reason]]
     return [(job.exit_status, job.signal, job.reason) for job in found]
 
 
+def everything(job: Job) -> bytes:
+    """All that a job writes."""
+    return b"".join(piece.data for piece in job.output() if isinstance(piece, Chunk))
+
+
 def test_every_code_is_that_code(site: Site) -> None:
     """`exit 143` was told as "killed by SIGTERM"."""
     with site.worker(**PRIVATE) as worker:
         told = ends(worker, [f"exit {code}" for code in range(256)])
         assert told == [(code, 0, Reason.EXITED) for code in range(256)]
+
+
+@pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="needs a device")
+def test_devices_are_those_of_the_settings(site: Site) -> None:
+    """A private job had no devices but null and its like: no GPU was to be had."""
+    look = ["/bin/sh", "-c", "ls /dev"]
+    with site.worker(**PRIVATE) as worker:
+        assert b"fuse" not in everything(worker.start(look)).split()
+    allowed = {"isolation": {"profile": "private", "devices": ["/dev/fu[rs]e", "/dev/none*"]}}
+    with site.worker(**allowed) as worker:
+        assert b"fuse" in everything(worker.start(look)).split()
+        # Not only by name: it is the host's.
+        numbers = everything(worker.start(["stat", "-c", "%t:%T", "/dev/fuse"]))
+        assert numbers == b"a:e5\n"
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "/dev/../etc/passwd", "dev/fuse"])
+def test_devices_are_below_dev(site: Site, path: str) -> None:
+    with (
+        pytest.raises(ValueError, match="devices are below /dev"),
+        site.worker(isolation={"profile": "private", "devices": [path]}),
+    ):
+        pass
 
 
 def test_every_signal_is_that_signal(site: Site) -> None:
