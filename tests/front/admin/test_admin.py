@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from jobworker.authz.audit.files import files_of
 from jobworker.grpc_api.admin.caller import ask
 from jobworker.grpc_api.admin.desk import Peer, peer_of
 from jobworker.grpc_api.errors import AdminRefused
@@ -41,7 +42,7 @@ def admin(server: Server, command: str, *words: str, code: int = 0) -> str:
 
 def audited(server: Server, action: str) -> list[dict[str, object]]:
     """What stands in the audit log of an action."""
-    lines = b"".join(file.read_bytes() for file in sorted((server.directory / "audit").iterdir()))
+    lines = b"".join(file.read_bytes() for file in files_of(server.directory / "audit"))
     events = [json.loads(line)["event"] for line in lines.splitlines()]
     return [event for event in events if event.get("action") == action]
 
