@@ -4,6 +4,7 @@ from functools import partial
 
 from jobworker.supervisor.core.live_job import LiveJob
 from jobworker.supervisor.core.live_jobs import LiveJobs
+from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.errors import NoSuchJob
 from jobworker.supervisor.ipc import requests
 from jobworker.supervisor.ipc.messages import (
@@ -20,30 +21,39 @@ Survey = requests.List | requests.Observe | requests.Owners
 
 
 class Answers:
-    """Tells of jobs: of the live ones as they are, of the others what is on record."""
+    """Tells of jobs: of the live ones as they are, of the others what is on record.
 
-    def __init__(self, jobs: LiveJobs, journal: Journal) -> None:
+    So of a live one whose changes could not be recorded: nobody is told what a
+    crash might undo.
+    """
+
+    def __init__(self, jobs: LiveJobs, journal: Journal, turn: Turn) -> None:
         self._jobs = jobs
+        self._turn = turn
         self._journal = journal
 
     def find(self, job_id: str) -> Job:
         """The job of this ID. Raises NoSuchJob."""
-        live = self._jobs.get(job_id)
+        live = self._live(job_id)
         job = live.job if live else self._journal.find(job_id)
         if job is None:
             raise NoSuchJob(f"there is no job {job_id}")
         return job
 
+    def _live(self, job_id: str) -> LiveJob | None:
+        return None if self._turn.unrecorded(job_id) else self._jobs.get(job_id)
+
     def message(self, job: Job, live: LiveJob | None, most: int = MAX_ARGV_BYTES) -> JobMessage:
         """A job as clients see it, with at most so many bytes of its command line."""
         lived_ns = self._journal.clock.lived_ns(job.id)
-        return job_message(job, gone=live.gone if live else True, lived_ns=lived_ns, most=most)
+        gone = live.gone if live else not self._turn.unrecorded(job.id)
+        return job_message(job, gone=gone, lived_ns=lived_ns, most=most)
 
     def job(self, client: Client, seq: int, job_id: str) -> None:
         """Answer with one job, or that it is no longer there."""
         try:
             job = self.find(job_id)
-            live = self._jobs.get(job_id)
+            live = self._live(job_id)
             client.reply(seq, self.message(job, live))
         except NoSuchJob as error:
             client.refuse(seq, error)
@@ -60,7 +70,7 @@ class Answers:
 
     def _list(self, client: Client, seq: int, asked: requests.List) -> None:
         found = self._journal.page(asked)
-        lives = [self._jobs.get(job.id) for job in found]
+        lives = [self._live(job.id) for job in found]
         client.reply(
             seq,
             *(
@@ -74,7 +84,7 @@ class Answers:
         client.observe()
         client.reply(seq)
         for live in self._jobs:
-            if client.is_news(live.job.id, live.job.state):
+            if self._live(live.job.id) and client.is_news(live.job.id, live.job.state):
                 client.tell(live.job.id, partial(self.message, live.job, live))
         for job in self._journal.ended_within(asked.within_ns):
             client.tell(job.id, partial(self.message, job, None))

@@ -70,7 +70,7 @@ class Supervisor:
         )
         self._engine = engine
         self.jobs = LiveJobs(loop, engine, self.turn, self._finish_if_stopped)
-        self._answers = Answers(self.jobs, journal)
+        self._answers = Answers(self.jobs, journal, self.turn)
         self.retention = Retention(loop, config, journal, self.turn, self.output_directory)
         self.starts = Starts(engine, self.jobs, self.turn)
         engine.report_to(
@@ -106,7 +106,7 @@ class Supervisor:
                 client.watched.add(job_id)
             case requests.Remove(job_id):
                 self._remove(job_id)
-                self._answer(client, seq, partial(client.reply, seq))
+                self.turn.after_commit(partial(client.reply, seq))
                 return
             case requests.Unwatch(job_id):
                 client.watched.discard(job_id)

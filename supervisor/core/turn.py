@@ -59,6 +59,7 @@ class Turn:
         self._sync_due = False
         # Something was put off that must not be told before a sync.
         self._owing = False
+        self._unrecorded: set[str] = set()
         self._inserts: list[_Insert] = []
         self._updates: dict[str, LiveJob] = {}
         self._notes: dict[str, LiveJob] = {}
@@ -106,6 +107,10 @@ class Turn:
         """Whether the job will never have been there when the turn ends."""
         return job_id in self._withdrawn
 
+    def unrecorded(self, job_id: str) -> bool:
+        """Whether the job has changed in a way that could not be recorded yet: tell the record."""
+        return job_id in self._unrecorded
+
     def after_commit(self, action: Callable[[], None]) -> None:
         """Do this once all changes so far are on record."""
         self._after_commit.append(action)
@@ -133,22 +138,20 @@ class Turn:
         # What the launches add is for the next turn: it needs another commit first.
         after_commit, self._after_commit = self._after_commit, []
         answers, self._answers = self._answers, []
-        answering = (
-            self._owing or bool(inserts or answers) or any(map(self._watched, self._updates))
-        )
+        answering = self._owing or bool(inserts or answers or self._deletes)
+        answering = answering or any(map(self._watched, self._updates))
         try:
             deleted = self._commit_if_need_be_with_more_room(inserts)
         except sqlite3.Error as error:
             # Nothing is lost: the keeper holds every exit status until it is on record. And
-            # nobody is told what is not: answers and news wait for the commit.
+            # nobody is told what is not: see `unrecorded`.
             log.error("the journal cannot be written: %s", error)
             for insert in inserts:
                 _contained(partial(insert.failed, str(error)))
-            # Refusals tell of nothing that is to be on record.
+            self._unrecorded = set(self._updates)
             refusals, self._answers = self._answers, []
-            self._put_off(after_commit, answers)
-            for refusal in refusals:
-                _contained(refusal)
+            self._put_off(after_commit, [])
+            self._tell_all([*answers, *refusals])
             return
         for insert in inserts:
             _contained(insert.then)
@@ -157,13 +160,21 @@ class Turn:
             self._put_off(after_commit, answers)
             return
         self._owing = False
+        self._unrecorded.clear()
         for action in after_commit:
             _contained(action)
-        for action in answers:
-            _contained(action)
+        self._tell_all(answers)
+
+    def _tell_all(self, answers: list[Callable[[], None]]) -> None:
+        """Give these answers, and the news of jobs of which all is on record."""
+        for answer in answers:
+            _contained(answer)
         news, self._news = self._news, {}
-        for live in news.values():
-            _contained(partial(self._tell, live))
+        for job_id, live in news.items():
+            if job_id in self._unrecorded:
+                self._news[job_id] = live
+            else:
+                _contained(partial(self._tell, live))
 
     def _put_off(
         self, after_commit: list[Callable[[], None]], answers: list[Callable[[], None]]
