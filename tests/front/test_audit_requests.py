@@ -191,16 +191,22 @@ def test_what_cannot_be_recorded_is_refused(server: Server) -> None:
             start(alice, "touch", str(server.directory / "started"))
         assert words[0].startswith("the server cannot write its audit log")
         with refused(grpc.StatusCode.UNAVAILABLE):
-            alice.Stop(pb.StopRequest(jobID=job_id))
+            alice.Signal(pb.SignalRequest(jobID=job_id, signal=9))
         assert alice.WhoAmI(pb.WhoAmIRequest()).commonName == "alice"
         assert next(health).status == HealthCheckResponse.NOT_SERVING
         assert psutil.pid_exists(alice_pid(server, job_id))
         assert not (server.directory / "started").exists()
-        limit_files(server, resource.RLIM_INFINITY)
+        # Who ends what is theirs may make room by that; it is recorded later.
         alice.Stop(pb.StopRequest(jobID=job_id))
+        assert not [one for one in states(server, job_id) if one.state == "ended"]
+        limit_files(server, resource.RLIM_INFINITY)
+        alice.QueryStatus(pb.QueryStatusRequest(jobID=job_id))
         assert next(health).status == HealthCheckResponse.SERVING
         until(lambda: [one.state for one in states(server, job_id)][-1:] == ["ended"])
         assert verify(log_of(server)).last == len(last_lines(log_of(server), 10_000))
+        events = [line.record.event for line in last_lines(log_of(server), 10_000)]
+        asked = [event.action for event in events if isinstance(event, Decided)]
+        assert (asked.count("stop"), asked.count("signal")) == (1, 0)
 
 
 def test_requests_go_on_where_the_administrator_wants_that(tmp_path: Path) -> None:
