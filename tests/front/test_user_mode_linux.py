@@ -23,6 +23,9 @@ class Outcome(NamedTuple):
     text: str = ""
 
 
+PASSED = Outcome("passed")
+
+
 def _names(file: Path) -> list[str]:
     functions = ast.parse(file.read_text()).body
     return [
@@ -46,19 +49,25 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     assert report.exists(), output
     # Shown when a test fails: how the others went, and how long they took.
     print(output)
-    cases = ElementTree.parse(report).getroot().iter("testcase")
-    return {_name(case): _outcome(case) for case in cases}
+    found: dict[str, Outcome] = {}
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        name, outcome = _name(case), _outcome(case)
+        # Of several cases of a test, the first that did not pass is told.
+        if found.get(name, PASSED) == PASSED:
+            found[name] = outcome
+    return found
 
 
 def _name(case: ElementTree.Element) -> str:
-    return f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
+    function = case.get("name", "").partition("[")[0]
+    return f"{case.get('classname', '').rpartition('.')[2]}::{function}"
 
 
 def _outcome(case: ElementTree.Element) -> Outcome:
     for part in case:
         if part.tag in {"failure", "error", "skipped"}:
             return Outcome(part.tag, f"{part.get('message')}\n{part.text}")
-    return Outcome("passed")
+    return PASSED
 
 
 @pytest.mark.timeout(DEADLINE_SECONDS + 20)
