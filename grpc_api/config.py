@@ -59,13 +59,16 @@ _OVERFLOWS = {
 
 
 class OutputLimitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How much of a job's output is kept: bytes (10 GiB), and bytes per second; 0 for all.
+    """How much of a job's output is kept: bytes, and bytes per second; 0 for all.
+
+    `bytes` -1 is for DEFAULT_OUTPUT_BYTES unless a job asks for another limit; any
+    other number is the most that a job may have.
 
     `overflow` is "rotate" (the oldest is dropped), "stop-recording" or
     "stop-job".
     """
 
-    bytes: Size = DEFAULT_OUTPUT_BYTES
+    bytes: Size = -1
     overflow: str = "rotate"
     rate: Size = 0
 
@@ -73,7 +76,9 @@ class OutputLimitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         """Raise ValueError for what the supervisor would not take."""
         if self.overflow not in _OVERFLOWS:
             raise ValueError(f"overflow must be one of {', '.join(_OVERFLOWS)}")
-        for value in (self.bytes, self.rate):
+        if self.bytes < -1:
+            raise ValueError("bytes of output must be -1, 0 or more")
+        for value in (max(0, self.bytes), self.rate):
             if value and not MIN_OUTPUT_BYTES <= value <= MAX_OUTPUT_BYTES:
                 raise ValueError(f"an output limit must be 0 or at least {MIN_OUTPUT_BYTES}")
 
@@ -88,7 +93,11 @@ class OutputLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """What holds for a job: what was asked for, within what its tenant may have."""
         most = self.tenants.get(tenant, self.default)
         return pb.OutputLimit(
-            bytes=_lower(asked.bytes, most.bytes),
+            bytes=(
+                asked.bytes or DEFAULT_OUTPUT_BYTES
+                if most.bytes < 0
+                else _lower(asked.bytes, most.bytes)
+            ),
             overflow=asked.overflow or _OVERFLOWS[most.overflow],
             rate=_lower(asked.rate, most.rate),
         )
