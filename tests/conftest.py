@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.support.hanging import Hanging, hanging_copy
+from tests.support.file_systems import Hanging, hanging_copy
 from tests.support.library import Site, leaving_nothing, own_cgroup
 from tests.support.server import Server, running_server
 

@@ -21,7 +21,7 @@ from jobworker.proto import workerservice_pb2 as pb
 from tests.guest.boot import USERS
 from tests.guest.site import TRACE, Tenant, server_of_root, tenant
 from tests.support.client import refused
-from tests.support.hanging import hanging_copy
+from tests.support.file_systems import hanging_copy
 from tests.support.server import Server
 from tests.support.waiting import until
 

@@ -38,7 +38,7 @@ from jobworker.supervisor import (
     SupervisorUnavailable,
 )
 from jobworker.supervisor.config import BASE_ENVIRONMENT
-from tests.support.hanging import Hanging
+from tests.support.file_systems import Hanging
 from tests.support.library import DEADLINE_SECONDS, Site
 
 # Signals that do not end a process by default (signal(7)).

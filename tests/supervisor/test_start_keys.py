@@ -14,7 +14,7 @@ from jobworker.supervisor import AsyncJobWorker, CannotExecute, JobSnapshot, Key
 from jobworker.supervisor.job import Request
 from jobworker.supervisor.journal import start_keys
 from jobworker.supervisor.journal.start_keys import differences, fingerprint
-from tests.support.hanging import Hanging
+from tests.support.file_systems import Hanging
 from tests.support.library import Site
 
 

@@ -24,7 +24,7 @@ from jobworker.supervisor import (
     Reason,
     State,
 )
-from tests.support.hanging import Hanging, hanging_copy
+from tests.support.file_systems import Hanging, hanging_copy
 from tests.support.library import Site, eventually
 
 _numbers = count(100_000_000 + os.getpid() * 1000)

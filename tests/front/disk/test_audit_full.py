@@ -1,6 +1,5 @@
 """An audit log on a disk that is full, or that nobody may write to."""
 
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +7,6 @@ from pathlib import Path
 
 import grpc
 import psutil
-import pytest
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from jobworker.authz.audit.files import last_lines, verify
@@ -18,6 +16,7 @@ from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
 from tests.conftest import POLICY, USERS
 from tests.front.test_reload_policy import watching
 from tests.support.client import calling, channel_of, refused, start, wait
+from tests.support.file_systems import small_file_system
 from tests.support.server import JOBWORKER, Server, configure, own_address, running_server
 from tests.support.waiting import until
 
@@ -27,14 +26,8 @@ KIB = 1024
 @contextmanager
 def disk(place: Path) -> Iterator[Path]:
     """A file system of 256 KiB, as small as tests can fill at once."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small file system: a full disk was NOT tried")
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place], check=True)
-    try:
+    with small_file_system(place, "256k"):
         yield place
-    finally:
-        subprocess.run(["umount", place], check=True)
 
 
 def fill(directory: Path) -> Path:

@@ -4,9 +4,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from jobworker.supervisor import Reason, State
 from tests.conftest import POLICY, USERS
 from tests.front.disk.test_audit_full import fill
 from tests.support.client import calling, start, wait
+from tests.support.file_systems import free, small_file_system
 from tests.support.server import running_server
 from tests.support.waiting import until
 
@@ -26,25 +25,8 @@ MIB = 1024 * 1024
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 24 MiB."""
-    with mounted(tmp_path / "disk") as place:
+    with small_file_system(tmp_path / "disk", "24m") as place:
         yield place
-
-
-@contextmanager
-def mounted(place: Path) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small file system: a full disk was NOT tried")
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", place], check=True)
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", place], check=True)
-
-
-def free(place: Path) -> int:
-    found = os.statvfs(place)
-    return found.f_bavail * found.f_frsize
 
 
 def test_a_flooding_job_leaves_room_for_the_record_and_can_be_removed(disk: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from jobworker.supervisor.keeper import spawn
 from jobworker.supervisor.keeper.program import REPORT, STEPS, Program
 from jobworker.supervisor.keeper.spawn import WAY_VARIABLE, Spawner
-from tests.support.hanging import Hanging
+from tests.support.file_systems import Hanging
 from tests.support.library import eventually
 
 SOURCE = Path(spawn.__file__).with_name("spawn.c")

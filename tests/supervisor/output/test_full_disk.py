@@ -1,8 +1,5 @@
 """A full disk: jobs and service live on, the loss is a gap, and recording goes on afterwards."""
 
-import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobworker.supervisor import Chunk, Exhausted, Gap, JobWorker
+from tests.support.file_systems import free, small_file_system
 from tests.support.waiting import until
 
 MIB = 1024 * 1024
@@ -33,15 +31,8 @@ BLOCK = 4096
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own of 24 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small file system: a full disk was NOT tried")
-    place = tmp_path / "disk"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", place], check=True)
-    try:
+    with small_file_system(tmp_path / "disk", "24m") as place:
         yield place
-    finally:
-        subprocess.run(["umount", place], check=True)
 
 
 def test_the_loss_is_a_gap(small_disk: Path, tmp_path: Path) -> None:
@@ -101,8 +92,8 @@ def _check(chunk: Chunk) -> None:
 
 def _fill(path: Path) -> None:
     """Leave no room for another byte."""
-    path.write_bytes(bytes(shutil.disk_usage(path.parent).free))
-    assert shutil.disk_usage(path.parent).free == 0
+    path.write_bytes(bytes(free(path.parent)))
+    assert free(path.parent) == 0
 
 
 def test_the_service_can_end_on_a_full_disk(small_disk: Path) -> None:

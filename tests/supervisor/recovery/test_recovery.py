@@ -22,7 +22,7 @@ from jobworker.supervisor import (
     library,
 )
 from tests.support import dying_supervisor
-from tests.support.hanging import Hanging
+from tests.support.file_systems import Hanging
 from tests.support.library import Site, eventually
 
 HERE = "jobworker.supervisor."

@@ -1,12 +1,15 @@
-"""Programs that hang in execve(2), as on a dead file server."""
+"""File systems that fail: with no room left, or where a program hangs in execve(2)."""
 
 import fcntl
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 
 class Hanging:
@@ -38,3 +41,21 @@ def hanging_copy(path: Path, program: str) -> Iterator[Hanging]:
     finally:
         os.close(hanging.descriptor)
         signal.signal(signal.SIGIO, handler)
+
+
+@contextmanager
+def small_file_system(place: Path, size: str) -> Iterator[Path]:
+    """A tmpfs of this size (mount(8): 24m) at a place that is made; unmounted in the end."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small file system: a full disk was NOT tried")
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def free(place: Path) -> int:
+    """How many bytes there is room for."""
+    return shutil.disk_usage(place).free
