@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobworker.cli.commands.serve import DEFAULT_CONFIG
+from jobworker.cli.commands.serve import config_option
 from jobworker.cli.errors import CliError, ExitCode, printable
-from jobworker.cli.options import Command, OutputFormat, output_option, say_json
+from jobworker.cli.options import OutputFormat, output_option, say_json
 from jobworker.cli.quantities import Seconds, size_text
 from jobworker.cli.suggestions import SuggestingGroup
 
@@ -27,23 +27,12 @@ def admin() -> None:
     """
 
 
-def _config_option(command: Command) -> Command:
-    return click.option(
-        "--config",
-        type=click.Path(path_type=Path),
-        default=DEFAULT_CONFIG,
-        show_default=True,
-        metavar="FILE",
-        help="The server's settings.",
-    )(command)
-
-
 @admin.command("list")
 @click.option("--running", "-r", is_flag=True, help="Only jobs that have not ended.")
 @click.option("--owner", default="", help="Only jobs of this user.")
 @click.option("--tenant", default="", help="Only jobs of this tenant.")
 @click.option("--limit", "-n", type=click.IntRange(0, 2**31), default=0, help="At most so many.")
-@_config_option
+@config_option
 @output_option
 def list_jobs(
     *, running: bool, owner: str, tenant: str, limit: int, config: Path, output: OutputFormat
@@ -73,7 +62,7 @@ def list_jobs(
     metavar="TIME",
     help="Time between SIGTERM and SIGKILL in place of each job's own; 0 kills at once.",
 )
-@_config_option
+@config_option
 @output_option
 def stop(
     *,
@@ -107,7 +96,7 @@ def stop(
 @admin.command()
 @click.argument("words", required=False)
 @click.option("--off", is_flag=True, help="Start jobs again.")
-@_config_option
+@config_option
 @output_option
 def drain(*, words: str | None, off: bool, config: Path, output: OutputFormat) -> None:
     """Start no new jobs, and tell whoever asks WORDS; without any, say how it is now.
@@ -138,7 +127,7 @@ def drain(*, words: str | None, off: bool, config: Path, output: OutputFormat) -
 
 
 @admin.command()
-@_config_option
+@config_option
 @output_option
 def usage(*, config: Path, output: OutputFormat) -> None:
     """Show what each tenant's jobs use now, and what their output takes on the disk."""

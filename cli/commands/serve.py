@@ -9,8 +9,7 @@ from jobworker.cli.errors import CliError, ExitCode, tell
 DEFAULT_CONFIG = Path("/etc/jobworker/server.yaml")
 
 
-@click.command()
-@click.option(
+config_option = click.option(
     "--config",
     type=click.Path(path_type=Path),
     default=DEFAULT_CONFIG,
@@ -18,6 +17,10 @@ DEFAULT_CONFIG = Path("/etc/jobworker/server.yaml")
     metavar="FILE",
     help="The server's settings.",
 )
+
+
+@click.command()
+@config_option
 @click.option(
     "--upgrade",
     is_flag=True,
