@@ -186,18 +186,13 @@ class Turn:
         self._loop.call_later(RETRY_SECONDS, self._settle)
 
     def _commit_if_need_be_with_more_room(self, inserts: list[_Insert]) -> set[str]:
-        """Commit. Raises sqlite3.Error, and has changed nothing then."""
+        """As `_commit`, once more if there is room to be made."""
         try:
             return self._commit(inserts)
         except sqlite3.Error:
-            self._journal.rollback()
             if not self._journal.make_room():
                 raise
-        try:
-            return self._commit(inserts)
-        except sqlite3.Error:
-            self._journal.rollback()
-            raise
+        return self._commit(inserts)
 
     def _sync(self, now: bool) -> bool:
         """Sync now, or soon, together with what follows; False if what is told could be lost."""
@@ -226,7 +221,22 @@ class Turn:
         self._try_sync()
 
     def _commit(self, inserts: list[_Insert]) -> set[str]:
-        """Returns the IDs of the jobs that are on record no longer."""
+        """Returns the IDs of the jobs that are on record no longer.
+
+        Raises sqlite3.Error, and has changed nothing then.
+        """
+        try:
+            self._write(inserts)
+        except sqlite3.Error:
+            self._journal.rollback()
+            raise
+        self._updates.clear()
+        self._notes.clear()
+        deleted, self._deletes = self._deletes, set()
+        self._withdrawn.clear()
+        return deleted
+
+    def _write(self, inserts: list[_Insert]) -> None:
         # First, as a start that failed may be repeated under its ID.
         for job_id in self._deletes:
             self._journal.delete(job_id, keep_key=job_id not in self._withdrawn)
@@ -235,11 +245,6 @@ class Turn:
         for live in (self._notes | self._updates).values():
             self._journal.update(live.job)
         self._journal.commit(worth_a_sync=bool(inserts or self._updates or self._deletes))
-        self._updates.clear()
-        self._notes.clear()
-        deleted, self._deletes = self._deletes, set()
-        self._withdrawn.clear()
-        return deleted
 
 
 def _contained(step: Callable[[], None]) -> None:
