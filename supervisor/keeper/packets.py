@@ -2,8 +2,8 @@
 
 They travel over AF_UNIX SOCK_SEQPACKET socket pairs, which keep message
 boundaries, carry descriptors (SCM_RIGHTS, unix(7)) and leave what was sent
-readable after the sender has died. JSON, because the keeper forks every job
-and stays cheap to fork only while it imports next to nothing.
+readable after the sender has died. JSON, because the keeper imports next to
+nothing: what it has loaded nobody can upgrade while jobs run.
 """
 
 import array

@@ -42,15 +42,7 @@ class Program(NamedTuple):
 
     def to_memfd(self) -> int:
         """Write it to a new file in memory (memfd_create(2)); returns its descriptor."""
-        descriptor = os.memfd_create("jobworker-program", os.MFD_CLOEXEC)
-        try:
-            data = json.dumps(self, default=_text).encode()
-            while data:
-                data = data[os.write(descriptor, data) :]
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor
+        return in_memory("jobworker-program", json.dumps(self, default=_text).encode())
 
     @classmethod
     def read(cls, descriptor: int) -> "Program":
@@ -69,6 +61,19 @@ class Program(NamedTuple):
             user=(*found.user[:2], tuple(found.user[2])) if found.user else None,
             limits=tuple((number, soft, hard) for number, soft, hard in found.limits),
         )
+
+
+def in_memory(name: str, data: bytes) -> int:
+    """A file in memory (memfd_create(2)), closed on exec, at its begin. Raises OSError."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _text(value: bytes) -> str:

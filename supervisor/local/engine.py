@@ -117,20 +117,21 @@ class LocalEngine:
 
     def launch(self, job: Job) -> None:
         """As in Engine."""
-        local = LocalJob(job, Whereabouts.of(job), OutputPipes(self._recorder(job, new=True)))
-        self._jobs[job.id] = local
-        self._launches.begin(local)
+        self._launches.begin(self._hold(job, new=True))
 
     def give_up_after(self, job: Job, seconds: float) -> None:
         """As in Engine."""
         if (local := self._jobs.get(job.id)) is not None:
             self._launches.give_up_after(local, seconds)
 
-    def _recorder(self, job: Job, *, new: bool = False) -> Recorder:
-        """A recorder for the job's output that goes on where the record ends."""
+    def _hold(self, job: Job, *, new: bool = False) -> LocalJob:
+        """A job as on record, with a recorder that goes on where its output ends; it is held."""
         limit = job.request.output_limit
         rotate = limit.bytes if limit.overflow is Overflow.ROTATE else 0
-        return Recorder(self._output / job.id, Keep(self._config.segment_bytes, rotate), new=new)
+        keep = Keep(self._config.segment_bytes, rotate)
+        output = OutputPipes(Recorder(self._output / job.id, keep, new=new))
+        self._jobs[job.id] = local = LocalJob(job, Whereabouts.of(job), output)
+        return local
 
     def _born(self, local: LocalJob) -> None:
         self._by_pid[local.where.pid] = local
@@ -161,19 +162,15 @@ class LocalEngine:
             self.launch(job)
             return
         stdout, stderr, report, pidfd, *told = kept.descriptors
-        where = Whereabouts.of(job)
-        local = LocalJob(job, where, OutputPipes(self._recorder(job)))
-        self._jobs[job.id] = local
+        local = self._hold(job)
         if kept.pid:
-            where = Whereabouts(kept.pid, kept.start, where.cgroup, where.keeper)
-            where.note_in(job)
-            local.where = where
-        local.main = MainProcess(where.pid, pidfd, local.private, *told)
+            local.note_process(kept.pid, kept.start)
+        local.main = MainProcess(local.where.pid, pidfd, local.private, *told)
         local.main.look_for_told()
         local.output.open(stdout, stderr)
         job.output_begin, job.output_end = local.output.recorder.begin, local.output.recorder.end
         if job.state is not State.ENDED:
-            self._by_pid[where.pid] = local
+            self._by_pid[local.where.pid] = local
         if job.state is State.STARTING:
             self._launches.resume(local, report)
         else:
@@ -231,9 +228,8 @@ class LocalEngine:
             recorded()
             return
         usage = self.usage(local.job).ended().else_from(used.usage())
-        cgroup = local.cgroup
-        limited = cgroup is not None and "memory" in self._placement.controllers
-        oom = cgroup is not None and limited and accounting.oom_kills(cgroup.directory) > 0
+        cgroup = local.cgroup if "memory" in self._placement.controllers else None
+        oom = cgroup is not None and accounting.oom_kills(cgroup.directory) > 0
         self._reports.exited(local.job, Exit(local.main.exit_code(status), usage, oom, recorded))
         self._capture.main_ended(local)
 
@@ -251,11 +247,7 @@ class LocalEngine:
 
     def stop(self, job: Job, grace: float, way: StopWay) -> None:
         """As in Engine."""
-        local = self._jobs.get(job.id)
-        if local is None:
-            local = LocalJob(job, Whereabouts.of(job), OutputPipes(self._recorder(job)))
-            self._jobs[job.id] = local
-        self._stops.begin(local, grace, way)
+        self._stops.begin(self._jobs.get(job.id) or self._hold(job), grace, way)
 
     # -- output, usage, the place ------------------------------------------------------------------
 

@@ -5,16 +5,13 @@ import contextlib
 import errno
 from collections.abc import Callable
 
-from jobworker.supervisor.errors import CannotExecute, Exhausted, SupervisorError, words
+from jobworker.supervisor.errors import OUT_OF, CannotExecute, Exhausted, SupervisorError, words
 from jobworker.supervisor.job import Job, State
 from jobworker.supervisor.local.keeper_link import KeeperLink
 from jobworker.supervisor.local.local_job import LocalJob, Whereabouts
 from jobworker.supervisor.local.main_process import MainProcess
 from jobworker.supervisor.local.orders import Orders
 from jobworker.supervisor.local.placement import Placement
-
-# What says that the host, or this process, has no room for another.
-_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
 
 
 class Launches:
@@ -78,8 +75,7 @@ class Launches:
     def made(self, local: LocalJob, pid: int, start: int, pidfd: int) -> None:
         """The keeper has made the process."""
         local.main, local.told = MainProcess(pid, pidfd, local.private, local.told), -1
-        Whereabouts(pid, start, local.where.cgroup, local.where.keeper).note_in(local.job)
-        local.where = Whereabouts.of(local.job)
+        local.note_process(pid, start)
         self._born(local)
         self._listen(local)
 
@@ -142,7 +138,7 @@ def _failure(step: str, error: OSError) -> SupervisorError:
     number = error.errno or 0
     if step == "keep the job's limits":
         step += f": writing {error.filename}"
-    elif number in _NO_ROOM:
+    elif number in OUT_OF:
         return Exhausted(
             f"the host has no room for another process ({words(number)}): try again later"
         )

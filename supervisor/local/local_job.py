@@ -78,6 +78,11 @@ class LocalJob:
         """Whether its main process is a sandbox around its program."""
         return self.job.request.profile is Profile.PRIVATE
 
+    def note_process(self, pid: int, start: int) -> None:
+        """Its main process is this one; put it into the engine's record."""
+        self.where = Whereabouts(pid, start, self.where.cgroup, self.where.keeper)
+        self.where.note_in(self.job)
+
     def main_lives(self) -> bool:
         """Whether its main process has not ended yet, as far as can be seen."""
         if self.main is None or self.job.state is State.ENDED:

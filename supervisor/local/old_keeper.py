@@ -15,12 +15,12 @@ from contextlib import ExitStack
 
 from jobworker.supervisor.errors import SupervisorError
 from jobworker.supervisor.keeper import packets
+from jobworker.supervisor.keeper.program import in_memory
 from jobworker.supervisor.local.keeper_link import KeeperLink
 from jobworker.supervisor.local.launch import Launch
 from jobworker.supervisor.local.local_job import LocalJob
 from jobworker.supervisor.local.orders import new_pipe
 from jobworker.supervisor.local.placement import Placement
-from jobworker.supervisor.local.programs import Spec
 
 # What it knows of a Spec.
 _FIELDS = 8
@@ -86,7 +86,8 @@ class OldOrders:
         """Say what to execute. Harmless when it knows already, or is dead."""
         if local.launch is None:
             return
-        spec = _memfd(self._placement.spec(local.job.request))
+        known = self._placement.spec(local.job.request)[:_FIELDS]
+        spec = in_memory("jobworker-spec", json.dumps(known).encode())
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             packets.send(local.launch.report, ("launch",), (spec,))
         os.close(spec)
@@ -96,11 +97,3 @@ class OldOrders:
         local.launch = OldLaunch(socket.socket(fileno=report), local.job.request)
         self.command(local)
         return local.launch
-
-
-def _memfd(spec: Spec) -> int:
-    descriptor = os.memfd_create("jobworker-spec", os.MFD_CLOEXEC)
-    data = json.dumps(spec[:_FIELDS]).encode()
-    while data:
-        data = data[os.write(descriptor, data) :]
-    return descriptor

@@ -7,8 +7,7 @@ from typing import NamedTuple
 from jobworker.supervisor.exact_text import to_bytes
 from jobworker.supervisor.host import inside
 from jobworker.supervisor.host.tree import TOKEN_VARIABLE
-from jobworker.supervisor.keeper import packets
-from jobworker.supervisor.keeper.program import Program
+from jobworker.supervisor.keeper.program import Program, in_memory
 
 # Variables that the dynamic loader acts on (ld.so(8)): the program's alone.
 _LOADERS = ("LD_", "GLIBC_TUNABLES", "MALLOC_")
@@ -83,7 +82,7 @@ def _inside(program: Program, spec: Spec) -> Made:
                 options += [b"--setenv", to_bytes(name), to_bytes(value)]
         # Not its own environment: LD_PRELOAD would run the tenant's code outside.
         # Not its arguments: they have less room, and all may read them.
-        files = (_file_of(b"\0".join((*options, b""))),)
+        files = (in_memory("jobworker-sandbox", b"\0".join((*options, b""))),)
         undo.pop_all()
     wrapper = to_bytes(spec.sandbox[0])
     sandboxed = program._replace(
@@ -110,16 +109,3 @@ def _candidates(name: bytes, path: str) -> tuple[bytes, ...]:
 
 def _variable(name: str, text: str) -> bytes:
     return to_bytes(f"{name}={text}")
-
-
-def _file_of(data: bytes) -> int:
-    """A file in memory, to be read from its begin."""
-    descriptor = os.memfd_create("jobworker-sandbox", os.MFD_CLOEXEC)
-    try:
-        while data:
-            data = data[os.write(descriptor, data) :]
-        os.lseek(descriptor, 0, os.SEEK_SET)
-    except BaseException:
-        packets.close_all((descriptor,))
-        raise
-    return descriptor
