@@ -65,7 +65,7 @@ class Births:
         """Make the process for a key, or tell of the one that was made before.
 
         Takes over the descriptors of an Order and more. Raises OSError when there
-        can be no process, ValueError for what is no order.
+        can be no process, also (EINVAL) for what is no order.
         """
         try:
             if key not in self._born:
@@ -73,6 +73,9 @@ class Births:
                 kept = self._born[key].kept
                 descriptors = tuple(number for number in descriptors if number not in kept)
             return self._born[key]
+        except (ValueError, TypeError) as error:
+            # Whoever made it is at fault; the keeper, and all jobs with it, must live on.
+            raise OSError(errno.EINVAL, str(error)) from error
         finally:
             packets.close_all(descriptors)
 

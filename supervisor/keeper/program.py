@@ -82,6 +82,8 @@ def _text(value: bytes) -> str:
 
 
 def _bytes(text: Any) -> bytes:
+    if "\0" in text:
+        raise ValueError("execve(2) takes no NUL")
     return str(text).encode("latin-1")
 
 
