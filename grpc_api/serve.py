@@ -50,11 +50,14 @@ def serve(config: ServerConfig, file: Path, *, new_journal: bool = False) -> NoR
     if config.supervisor().cgroup == "auto":
         enter_service(Path(config.state_dir))
     try:
-        if new_journal and (aside := set_output_aside(Path(config.state_dir))):
-            say("serve", f"the output of jobs that are on no record any more is in {aside}")
-        become_keeper(keeper)
+        become_keeper(keeper, _set_output_aside if new_journal else None)
     except StateError as error:
         raise CannotServe(str(error)) from error
+
+
+def _set_output_aside(state_dir: Path) -> None:
+    if aside := set_output_aside(state_dir):
+        say("serve", f"the output of jobs that are on no record any more is in {aside}")
 
 
 def upgrade(config: ServerConfig, file: Path) -> None:

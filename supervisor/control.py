@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,11 +32,12 @@ def _command(config: str) -> list[str]:
     return [sys.executable, "-P", "-m", _KEEPER, config]
 
 
-def become_keeper(config: KeeperConfig) -> NoReturn:
+def become_keeper(config: KeeperConfig, prepare: Callable[[Path], None] | None = None) -> NoReturn:
     """Replace this process by the keeper (same PID, for the sake of an init system).
 
     Where a dormant keeper has kept jobs, it is woken in place of that, and this
     process attends it. Raises StateError when another service has the directory.
+    Where nobody has it `prepare` is called with it first.
     """
     state_dir = Path(config.state_dir)
     holder = holder_of(state_dir)
@@ -44,6 +46,8 @@ def become_keeper(config: KeeperConfig) -> NoReturn:
             f"another service (process {holder.pid}) runs on {state_dir}: end it first, "
             "or give this one a state_dir of its own"
         )
+    if holder is None and prepare is not None:
+        prepare(state_dir)
     path = _write(config)
     if holder is not None:
         _attend(state_dir)

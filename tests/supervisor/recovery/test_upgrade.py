@@ -11,7 +11,7 @@ import psutil
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
 from tests.support.chaos import persist, pieces, services
-from tests.support.client import calling, start
+from tests.support.client import calling, output, start
 from tests.support.server import JOBWORKER, Server
 from tests.support.waiting import until
 
@@ -96,6 +96,25 @@ def test_one_service_a_state_directory(fresh_server: Server) -> None:
     )
     assert done.returncode != 0
     assert f"another service (process {fresh_server.process.pid}) runs on" in done.stderr
+
+
+def test_the_output_of_a_service_that_runs_is_not_put_aside(fresh_server: Server) -> None:
+    """`serve --new-journal` renamed it under a service whose journal somebody had removed."""
+    with calling(fresh_server, "alice") as alice:
+        job = start(alice, "echo", "out")
+        assert output(alice, job) == b"out\n"
+    state = fresh_server.directory / "state"
+    (state / "journal.sqlite").rename(state / "taken.sqlite")
+    config = fresh_server.directory / "server.yaml"
+    done = subprocess.run(
+        [JOBWORKER, "serve", "--new-journal", "--config", config],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (state / "taken.sqlite").rename(state / "journal.sqlite")
+    assert f"another service (process {fresh_server.process.pid}) runs on" in done.stderr
+    assert [path.name for path in (state / "output").iterdir()] == [job]
 
 
 def _pid_of(server: Server, job_id: str) -> int:
