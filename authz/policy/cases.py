@@ -22,7 +22,7 @@ from jobworker.authz.identity import Identity
 from jobworker.authz.names import objection_to_name
 from jobworker.authz.policy.judge import JobFacts
 from jobworker.authz.policy.policy import Decision, Policy
-from jobworker.authz.policy.rules import ACTIONS, COVERED, PolicyError
+from jobworker.authz.policy.rules import ACTIONS, COVERED, FIRST_ACTIONS, PolicyError
 from jobworker.authz.policy.statements import Text
 from jobworker.authz.policy.yaml_nodes import Entries, NodeReader, parse
 from jobworker.authz.yaml_text import Place, near
@@ -148,7 +148,9 @@ def _cases(read: NodeReader, node: yaml.Node) -> Iterator[Case]:
             raise PolicyError(
                 f"{action.text!r} is no action", action.place, near(action.text, COVERED)
             )
-        for each in (one for one in ACTIONS if one in COVERED[action.text]):
+        # Policies whose rules name each action go on passing a case of before that has `may: "*"`.
+        known = FIRST_ACTIONS if allowed and action.text == "*" else ACTIONS
+        for each in (one for one in known if one in COVERED[action.text]):
             yield Case(identity, each, job, allowed, action.place)
 
 

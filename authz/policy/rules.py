@@ -6,7 +6,9 @@ from typing import NamedTuple
 from jobworker.authz.errors import AuthzError
 from jobworker.authz.yaml_text import Place
 
-ACTIONS = ("start", "stop", "signal", "status", "output", "list")
+# Those that there were when the first policies were written.
+FIRST_ACTIONS = ("start", "stop", "signal", "status", "output", "list")
+ACTIONS = (*FIRST_ACTIONS, "attach", "forward", "put", "get")
 # What a rule may name as its action -> the actions it covers.
 COVERED = {
     **{action: frozenset({action}) for action in ACTIONS},

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from jobworker.client.connection import Service
     from jobworker.proto import workerservice_pb2 as pb
 
-_ON_JOBS = ("stop", "signal", "status", "output", "list")
+_ON_JOBS = (
+    *("stop", "signal", "status", "output", "list"),
+    *("attach", "forward", "put", "get"),
+)
 
 
 @click.group("can-i", invoke_without_command=True, subcommand_metavar="ACTION ...")

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from jobworker.authz.workbench.explanation import Explanation
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_ACTIONS = ("start", "stop", "signal", "status", "output", "list")
+_ACTIONS = (
+    *("start", "stop", "signal", "status", "output", "list"),
+    *("attach", "forward", "put", "get"),
+)
 
 
 @click.group(cls=SuggestingGroup)

@@ -14,6 +14,7 @@ from jobworker.authz.policy.cases import (
 )
 from jobworker.authz.policy.in_force import PolicyInForce
 from jobworker.authz.policy.policy import JobFacts, PolicyError, load_policy
+from jobworker.authz.policy.rules import ACTIONS, FIRST_ACTIONS
 from tests.support.policies import identity
 
 POLICIES = Path(__file__).parents[2] / "policies"
@@ -55,6 +56,14 @@ def test_a_case_stands_for_each_of_its_actions() -> None:
     assert {case.identity.tenants for case in cases} == {("x", "y")}
     assert {case.job for case in cases} == {JobFacts("b", "x")}
     assert not any(case.allowed for case in cases)
+
+
+def test_all_that_one_may_is_what_there_was_when_the_case_was_written() -> None:
+    """A policy that names each action went on being taken when there were more of them."""
+    case = "- {{who: cn=a, {}: '*', job: x/a}}\n"
+    may, may_not = (read_cases(case.format(key), "c") for key in ("may", "may-not"))
+    assert [one.action for one in may] == [*FIRST_ACTIONS]
+    assert [one.action for one in may_not] == [*ACTIONS]
 
 
 def test_a_case_may_have_a_command_line() -> None:

@@ -99,13 +99,13 @@ def test_a_converted_policy_decides_the_same(home: Path, name: str, form: str) -
 
 
 def test_test_counts_the_cases_that_hold(home: Path) -> None:
-    assert printed(home, 0, "test", "policy.csv") == "43 of 43 cases hold\n"
+    assert printed(home, 0, "test", "policy.csv") == "55 of 55 cases hold\n"
     edit(home, "cn:ann", "cn:bob")
     *failed, counted = printed(home, 1, "test", "policy.yaml").splitlines()
-    assert counted == "40 of 43 cases hold"
+    assert counted == "52 of 55 cases hold"
     assert failed[0].startswith("policy.cases.yaml:26: expected allowed, but status refused")
     told = json.loads(printed(home, 1, "test", "policy.yaml", "-o", "json"))
-    assert told == {"cases": 43, "failures": failed}
+    assert told == {"cases": 55, "failures": failed}
 
 
 def test_test_without_cases_is_bad_input(home: Path) -> None:
