@@ -15,28 +15,28 @@ from jobworker.cli.errors import CliError, ExitCode, codes_text, speak_json, spe
 from jobworker.cli.options import connection_options, json_is_asked_for
 from jobworker.cli.suggestions import SuggestingGroup
 
-# Subcommand -> the module below jobworker.cli.commands and the command in it.
+# Subcommand -> the module below jobworker.cli and the command in it.
 _COMMANDS = {
-    "start": ("start", "start"),
-    "run": ("run", "run"),
-    "stop": ("stop", "stop"),
-    "signal": ("stop", "signal_job"),
-    "status": ("status", "status"),
-    "wait": ("wait", "wait"),
-    "list": ("status", "list_jobs"),
-    "stats": ("stats", "stats"),
-    "logs": ("logs", "logs"),
-    "rm": ("remove", "remove"),
-    "prune": ("remove", "prune"),
-    "whoami": ("whoami", "whoami"),
-    "can-i": ("can_i", "can_i"),
-    "serve": ("serve", "serve"),
-    "ca": ("ca", "ca"),
-    "policy": ("policy", "policy"),
-    "audit": ("audit", "audit"),
-    "admin": ("admin", "admin"),
-    "completion": ("completion", "completion"),
-    "version": ("version", "version"),
+    "start": ("commands.start", "start"),
+    "run": ("commands.run", "run"),
+    "stop": ("commands.stop", "stop"),
+    "signal": ("commands.stop", "signal_job"),
+    "status": ("commands.status", "status"),
+    "wait": ("commands.wait", "wait"),
+    "list": ("commands.status", "list_jobs"),
+    "stats": ("commands.stats", "stats"),
+    "logs": ("commands.logs", "logs"),
+    "rm": ("commands.remove", "remove"),
+    "prune": ("commands.remove", "prune"),
+    "whoami": ("commands.whoami", "whoami"),
+    "can-i": ("commands.can_i", "can_i"),
+    "serve": ("host.serve", "serve"),
+    "ca": ("host.ca", "ca"),
+    "policy": ("host.policy", "policy"),
+    "audit": ("host.audit", "audit"),
+    "admin": ("host.admin", "admin"),
+    "completion": ("commands.completion", "completion"),
+    "version": ("commands.version", "version"),
 }
 
 
@@ -52,7 +52,7 @@ class LazyGroup(SuggestingGroup):
         if name not in _COMMANDS:
             return None
         module, attribute = _COMMANDS[name]
-        home = importlib.import_module(f"jobworker.cli.commands.{module}")
+        home = importlib.import_module(f"jobworker.cli.{module}")
         command: click.Command = vars(home)[attribute]
         return command
 

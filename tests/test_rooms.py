@@ -100,8 +100,9 @@ ALLOWED = {
     "client": "proto",
     "cli": "client proto",
     "cli.display": "cli client proto",
-    "cli.commands": """
-        authz authz.audit authz.ca authz.policy authz.workbench cli cli.display client
+    "cli.commands": "cli cli.display client proto",
+    "cli.host": """
+        authz authz.audit authz.ca authz.policy authz.workbench cli cli.display
         grpc_api grpc_api.admin grpc_api.serve proto
     """,
 }

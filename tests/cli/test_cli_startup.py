@@ -44,8 +44,8 @@ def test_help_loads_every_command_but_nothing_slow() -> None:
     loaded = modules_after("--help")
     assert {
         "jobworker.cli.commands.logs",
-        "jobworker.cli.commands.ca",
-        "jobworker.cli.commands.serve",
+        "jobworker.cli.host.ca",
+        "jobworker.cli.host.serve",
     } <= loaded
     assert not loaded & SLOW
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobworker.cli.commands.serve import config_option
 from jobworker.cli.errors import CliError, ExitCode, printable
+from jobworker.cli.host.serve import config_option
 from jobworker.cli.options import OutputFormat, output_option, say_json
 from jobworker.cli.quantities import Seconds, size_text
 from jobworker.cli.suggestions import SuggestingGroup
