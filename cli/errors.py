@@ -5,6 +5,7 @@ The exit codes are part of the command's interface: README.md and `jobworker
 """
 
 import json
+import sys
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -200,11 +201,24 @@ def tell(sentence: str, exit_code: int | None = None) -> None:
     With the `exit_code` that it is the reason of it is an error, else a message.
     """
     if not _Voice.as_json:
-        click.echo(f"jobworker: {printable_lines(sentence)}", err=True)
+        end = line_end()
+        told = printable_lines(sentence).replace("\n", end)
+        click.echo(f"jobworker: {told}{end}", err=True, nl=False)
     elif exit_code is None:
         click.echo(json.dumps({"message": sentence}), err=True)
     else:
         click.echo(json.dumps({"error": sentence, "exit_code": int(exit_code)}), err=True)
+
+
+def line_end() -> str:
+    """What ends a line on stderr: a terminal that is raw is not told by a newline alone."""
+    # Whoever makes it raw has imported this.
+    if "termios" not in sys.modules or not sys.stderr.isatty():
+        return "\n"
+    import termios
+
+    output_flags = termios.tcgetattr(sys.stderr.fileno())[1]
+    return "\n" if output_flags & termios.OPOST else "\r\n"
 
 
 def printable_lines(text: str) -> str:

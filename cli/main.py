@@ -19,6 +19,8 @@ from jobworker.cli.suggestions import SuggestingGroup
 _COMMANDS = {
     "start": ("commands.start", "start"),
     "run": ("commands.run", "run"),
+    "attach": ("commands.attach", "attach"),
+    "send": ("commands.send", "send"),
     "stop": ("commands.stop", "stop"),
     "signal": ("commands.stop", "signal_job"),
     "status": ("commands.status", "status"),

@@ -75,6 +75,15 @@ class Service:
             reply: pb.QueryStatusResponse = self._stub.Wait(request)
         return reply
 
+    def input(self, requests: Iterator[pb.InputRequest]) -> Generator[pb.InputResponse, None, None]:
+        """Send a job input; yields the server's answers. Closing ends the call."""
+        call = self._stub.Input(requests)
+        try:
+            with calling():
+                yield from call
+        finally:
+            call.cancel()
+
     def output(self, request: pb.GetOutputRequest) -> Generator[pb.GetOutputResponse, None, None]:
         """Yield a job's output as the server sends it; closing ends the call."""
         call = self._stub.GetOutput(request)

@@ -15,14 +15,16 @@ class CallFailed(ClientError):
     `code` is the name of the gRPC status, such as NOT_FOUND; `message` is what
     came with it, the server's own words unless `code` is UNAVAILABLE. `errno` is
     the name of the errno(3) for which a program could not be executed, such as
-    ENOENT; empty when the failure is another.
+    ENOENT; empty when the failure is another. `reason` is the server's word for it,
+    such as NO_SUCH_JOB, if it gave one.
     """
 
-    def __init__(self, code: str, message: str, errno: str = "") -> None:
+    def __init__(self, code: str, message: str, errno: str = "", reason: str = "") -> None:
         super().__init__(f"{message} ({code})")
         self.code = code
         self.message = message
         self.errno = errno
+        self.reason = reason
 
 
 class CertificateEnded(CallFailed):

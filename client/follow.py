@@ -46,7 +46,7 @@ def read_output(
                 # One connection too many; gRPC has one already.
                 flood.dam()
             else:
-                _outlast(error, outage, service, f"the output of {request.jobID}")
+                outlast(error, outage, service, f"the output of {request.jobID}")
 
 
 def _pieces(
@@ -96,10 +96,10 @@ def wait_for_end(
         try:
             return service.wait(request)
         except CallFailed as error:
-            _outlast(error, outage, service, f"the end of {request.jobID}")
+            outlast(error, outage, service, f"the end of {request.jobID}")
 
 
-def _outlast(error: CallFailed, outage: Outage, service: Service, sought: str) -> None:
+def outlast(error: CallFailed, outage: Outage, service: Service, sought: str) -> None:
     """Wait out the outage that `error` tells of; raise it if it is none, or lasts too long.
 
     Certificate files that were renewed are taken up first.

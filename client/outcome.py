@@ -25,11 +25,13 @@ def call_failed(error: grpc.RpcError) -> CallFailed:
     # grpc raises nothing but calls, though its types do not say so.
     if not isinstance(error, grpc.Call):
         return CallFailed("UNKNOWN", str(error))
-    return CallFailed(error.code().name, error.details() or "", _errno(error))
+    info = _info(error)
+    errno = str(info.metadata.get("errno", ""))
+    return CallFailed(error.code().name, error.details() or "", errno, info.reason)
 
 
-def _errno(call: grpc.Call) -> str:
-    """Return the errno(3) that the server's google.rpc.ErrorInfo names, "" if it names none."""
+def _info(call: grpc.Call) -> ErrorInfo:
+    """Return the server's google.rpc.ErrorInfo, an empty one if it sent none."""
     # A key that ends in -bin has bytes, whatever the types say.
     trailers = cast(Iterable[tuple[str, bytes]], call.trailing_metadata() or ())
     info = ErrorInfo()
@@ -37,5 +39,5 @@ def _errno(call: grpc.Call) -> str:
         if key == "grpc-status-details-bin":
             for detail in Status.FromString(value).details:
                 if detail.Unpack(info):
-                    return str(info.metadata.get("errno", ""))
-    return ""
+                    return info
+    return info

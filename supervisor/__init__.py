@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         Exhausted,
         InvalidRequest,
         KeyTaken,
+        NoInput,
         NoSuchJob,
         NotOpen,
         QuotaReached,
@@ -104,9 +105,12 @@ if TYPE_CHECKING:
         JobSnapshot,
     )
     from jobworker.supervisor.job import (
+        Input,
+        InputPiece,
         OutputLimit,
         Overflow,
         Reason,
+        Received,
         State,
         StopMode,
         StopWay,
@@ -223,6 +227,10 @@ _HOME = {
     "to_text": "exact_text",
     "upgrade_keeper": "control",
     "usage_message": "ipc.messages",
+    "NoInput": "errors",
+    "Input": "job",
+    "InputPiece": "job",
+    "Received": "job",
 }
 
 __all__ = [
@@ -247,6 +255,8 @@ __all__ = [
     "Drained",
     "Exhausted",
     "Gap",
+    "Input",
+    "InputPiece",
     "InvalidRequest",
     "Job",
     "JobSnapshot",
@@ -255,6 +265,7 @@ __all__ = [
     "KeyTaken",
     "Limits",
     "Line",
+    "NoInput",
     "NoSuchJob",
     "NotOpen",
     "OutputLimit",
@@ -262,6 +273,7 @@ __all__ = [
     "Profile",
     "QuotaReached",
     "Reason",
+    "Received",
     "Selection",
     "ServiceConfig",
     "ShuttingDown",

@@ -11,7 +11,10 @@ from typing import NamedTuple, Protocol
 
 from jobworker.supervisor.errors import SupervisorError
 from jobworker.supervisor.host.accounting import Usage
-from jobworker.supervisor.job import Job, Request, StopWay
+from jobworker.supervisor.job import InputPiece, Job, Received, Request, StopWay
+
+# Told how far the input is, or why it cannot be kept.
+InputAnswer = Callable[[Received | SupervisorError], None]
 
 
 class Exit(NamedTuple):
@@ -95,6 +98,18 @@ class Engine(Protocol):
         A stop in progress is only ever hastened; it sends another signal if another
         way is asked for. Also for a job that has ended, for what that left behind.
         """
+
+    def give(
+        self, job: Job, piece: InputPiece, answer: Callable[[Received | SupervisorError], None]
+    ) -> None:
+        """Give a job input, and answer when it is safe, or after a while with how far that is.
+
+        An error is the answer where it cannot be kept.
+        Raises ValueError for a piece that leaves a gap, LookupError for a job that takes none.
+        """
+
+    def resize(self, job: Job, rows: int, columns: int) -> None:
+        """Set the size of the job's terminal. Raises LookupError where it has none."""
 
     def usage(self, job: Job) -> Usage:
         """What the job has used by now, as far as that can be told."""

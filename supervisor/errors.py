@@ -53,7 +53,11 @@ class CannotPlace(SupervisorError):
 
 
 class AlreadyEnded(SupervisorError):
-    """The job has ended, so there is nothing to signal."""
+    """The job has ended, so there is nothing to signal, and nobody to send input to."""
+
+
+class NoInput(SupervisorError):
+    """The job takes no input, or has no terminal: it was not started with one, or has ended."""
 
 
 class StillRunning(SupervisorError):

@@ -3,7 +3,8 @@
 import shlex
 from dataclasses import dataclass, field
 from enum import IntEnum
-from signal import SIGKILL, SIGTERM
+from signal import SIGHUP, SIGKILL, SIGTERM
+from typing import NamedTuple
 
 from jobworker.supervisor.host.accounting import UNKNOWN, Usage
 from jobworker.supervisor.host.isolation import Profile
@@ -63,6 +64,8 @@ class StopWay:
 
 AS_EVER = StopWay()
 DEFAULT_STOP = StopWay(SIGTERM, StopMode.TREE)
+# Of a job on a terminal: that is what its programs get when a window is closed.
+TERMINAL_STOP = StopWay(SIGHUP, StopMode.TREE)
 
 
 class Happening(IntEnum):
@@ -111,6 +114,47 @@ def end_reason(state: State, why_stopping: Reason, signal: int, *, oom: bool) ->
     return Reason.SIGNALED if signal else Reason.EXITED
 
 
+class Input(IntEnum):
+    """What a job finds on its stdin; the numbers are the contract's and the journal's."""
+
+    NONE = 0
+    OPEN = 1
+    STORED = 2
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """The terminal that a job runs on: its first size in characters, and its kind (TERM).
+
+    All 0 and empty for a job that runs on none.
+    """
+
+    rows: int = 0
+    columns: int = 0
+    kind: str = ""
+
+
+NO_TERMINAL = Terminal()
+
+
+class InputPiece(NamedTuple):
+    """A piece of a job's input; it begins at `offset`, None for behind all that there is.
+
+    With `end` there is no more behind it.
+    """
+
+    offset: int | None
+    data: bytes = b""
+    end: bool = False
+
+
+class Received(NamedTuple):
+    """How many bytes of input a job has been sent in all, and whether it takes no more."""
+
+    total: int
+    over: bool
+
+
 @dataclass(frozen=True)
 class OutputLimit:
     """How much of a job's output is kept: bytes, and bytes per second; 0 for no limit."""
@@ -147,6 +191,13 @@ class Request:
     stop: StopWay = DEFAULT_STOP
     asked: str = ""
     login: bool = False
+    input: Input = Input.NONE
+    terminal: Terminal = NO_TERMINAL
+
+    @property
+    def takes_input(self) -> bool:
+        """Whether something can be sent to it, or typed."""
+        return self.input is not Input.NONE or self.terminal.rows > 0
 
     @property
     def command_line(self) -> str:

@@ -130,7 +130,7 @@ DOORS = {
     "grpc_api.service": "messages output_service service",
     "grpc_api.upkeep": "expiry file_watch health memory metrics reload",
     "supervisor.host": """
-        accounting cgroup descriptors disk_space inside isolation limits sizes tree users
+        accounting cgroup descriptors disk_space holes inside isolation limits sizes tree users
     """,
     "supervisor.ipc": "client messages requests server snapshot watches",
     "supervisor.journal": "journal missing start_keys",

@@ -31,6 +31,7 @@ from jobworker.grpc_api.service.orders import StartOrders
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor import (
+    Input,
     JobSnapshot,
     Profile,
     Reason,
@@ -192,7 +193,7 @@ OPTIONS = [
     *("--env", "A=b", "--cwd", "/srv", "--grace", "3s", "--timeout", "9s"),
     *("--stop-signal", "INT", "--stop-mode", "main", "--memory", "1G", "--cpus", "0.5"),
     *("--processes", "7", "--open-files", "64", "--io-weight", "50"),
-    *("--isolation", "private", "--no-network", "--login"),
+    *("--isolation", "private", "--no-network", "--login", "--interactive", "--tty"),
     *("--output-limit", "1M", "--output-overflow", "stop-job", "--output-rate", "2M"),
     *("--tenant", "team-a", "--request-id", "key"),
 ]
@@ -232,6 +233,7 @@ def _unset(message: Message) -> set[str]:
         (State, "JOB_STATE_", pb.JobState),
         (Reason, "END_REASON_", pb.EndReason),
         (StopMode, "STOP_MODE_", pb.StopMode),
+        (Input, "INPUT_MODE_", pb.InputMode),
         (Profile, "ISOLATION_", pb.Isolation),
     ],
 )

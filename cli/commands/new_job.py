@@ -42,6 +42,8 @@ class JobOptions(TypedDict):
     io_weight: int | None
     isolation: str | None
     no_network: bool
+    interactive: bool
+    tty: bool
     tenant: str
     request_id: str
 
@@ -73,6 +75,8 @@ _OVERFLOWS = {
 }
 _ISOLATIONS = {"none": "ISOLATION_NONE", "private": "ISOLATION_PRIVATE"}
 _STOP_MODES = {"tree": "STOP_MODE_TREE", "main": "STOP_MODE_MAIN"}
+# What docker(1) calls a terminal of which nothing is known.
+KIND = "xterm"
 _COUNT = click.IntRange(1, MOST_COUNT)
 
 _STOP_OPTIONS = (
@@ -169,6 +173,18 @@ _OPTIONS = (
         help="Read so much output a second; a job that writes more waits.",
     ),
     click.option(
+        "--interactive",
+        "-i",
+        is_flag=True,
+        help="Its stdin is open: `run` passes its own on, `send` and `attach` send to it.",
+    ),
+    click.option(
+        "--tty",
+        "-t",
+        is_flag=True,
+        help="It runs on a terminal of its own, to which `run -i` connects yours.",
+    ),
+    click.option(
         "--tenant", default="", help="Start it for this tenant, one of your certificate's."
     ),
     click.option(
@@ -211,11 +227,22 @@ def start_request(job: JobOptions) -> "pb.StartRequest":
         noNetwork=job["no_network"],
         stopSignal=job["stop_signal"],
         stopMode=getattr(pb, stop_mode_name(job["stop_mode"])),
+        input=pb.INPUT_MODE_OPEN if job["interactive"] else pb.INPUT_MODE_NONE,
+        terminal=_terminal() if job["tty"] else None,
         tenant=job["tenant"],
         loginEnvironment=job["login"],
     )
     _add_texts(request, job)
     return request
+
+
+def _terminal() -> "pb.Terminal":
+    """Return a terminal like the user's, of the size of that."""
+    from jobworker.cli.keyboard import size
+    from jobworker.proto import workerservice_pb2 as pb
+
+    rows, columns = size()
+    return pb.Terminal(rows=rows, columns=columns, kind=os.environ.get("TERM") or KIND)
 
 
 def _add_texts(request: "pb.StartRequest", job: JobOptions) -> None:

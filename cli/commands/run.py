@@ -1,63 +1,36 @@
-"""`jobworker run`: a job in the foreground, as if it were started here.
+"""`jobworker run`: a job in the foreground, as if it were started here."""
 
-The output is read in a thread of its own. What that finds, and the signals that
-arrive here, come to the main thread as events of one queue, and only the main
-thread decides.
-"""
-
-import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
-from types import FrameType
 from typing import TYPE_CHECKING, Never, Unpack
 
 import click
 
+from jobworker.cli.commands.foreground import (
+    CannotType,
+    Ended,
+    Events,
+    Failed,
+    Interrupted,
+    Left,
+    Resized,
+    Started,
+    Typing,
+    follow_in_thread,
+    signals_to,
+)
 from jobworker.cli.commands.new_job import AS_TYPED, JobOptions, job_options, start_request
 from jobworker.cli.commands.start import start_job
 from jobworker.cli.errors import CliError, CutOff, ExitCode, RequestFailed, failure, tell
+from jobworker.cli.keyboard import DETACH_KEYS, Keys, has_something, is_terminal
 from jobworker.cli.options import OutputFormat, client_command, output_option
 from jobworker.cli.streams import CannotWrite
 from jobworker.client.errors import ClientError
 
 if TYPE_CHECKING:
     from jobworker.cli.display.job import Job
-    from jobworker.cli.display.sink import Sink
     from jobworker.client.connection import Service
-    from jobworker.proto import workerservice_pb2 as pb
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """The server has started the job."""
-
-    job: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The job has ended, and its output has been written."""
-
-    job: "Job"
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The job cannot be started or followed."""
-
-    error: Exception
-
-
-@dataclass(frozen=True, slots=True)
-class Interrupted:
-    """Someone wants it to end: Ctrl-C, or a signal that ends programs."""
-
-
-Event = Started | Ended | Failed | Interrupted
-Events = SimpleQueue[Event]
 
 
 @click.command(context_settings=AS_TYPED)
@@ -68,6 +41,14 @@ Events = SimpleQueue[Event]
     is_flag=True,
     help="Wait for what it leaves behind, too, as long as that can write.",
 )
+@click.option(
+    "--detach-keys",
+    type=Keys(),
+    default=DETACH_KEYS,
+    show_default=True,
+    metavar="KEYS",
+    help="On a terminal, leave the job and let it go on; within a second.",
+)
 @output_option
 @click.pass_context
 @client_command
@@ -77,6 +58,7 @@ def run(
     *,
     merge: bool,
     wait_output: bool,
+    detach_keys: bytes,
     output: OutputFormat,
     **job: Unpack[JobOptions],
 ) -> None:
@@ -85,7 +67,11 @@ def run(
     What comes on stdout goes to stdout, and stderr to stderr. It ends when the
     job has ended and what that wrote is written.
 
-    Ctrl-C stops the job, a second one kills it, a third leaves it alone.
+    With -i your stdin is the job's, without it nothing is read. With -it the job
+    runs on a terminal that is yours until you leave it (see --detach-keys);
+    every key is the job's then, Ctrl-C too.
+
+    Else Ctrl-C stops the job, a second one kills it, a third leaves it alone.
     It ends with 125 if the job could not be started or followed, with 126 or
     127, as a shell does, if its program cannot be executed or is not there, and
     with 4 if your certificate ends meanwhile: then the job goes on.
@@ -95,20 +81,26 @@ def run(
     from jobworker.proto import workerservice_pb2 as pb
 
     as_json = output == "json"
+    check_stdin(job)
     events: Events = SimpleQueue()
-    attended = _Attended(
+    request = start_request(job)
+    follow_in_thread(
         service,
-        start_request(job),
+        events,
+        lambda: start_job(service, request).jobID,
         pb.GetOutputRequest(
             raw=True, streams=as_json or not merge, detail=as_json, untilExit=not wait_output
         ),
         lambda job: JsonSink({"job": job}) if as_json else RawSink(merge),
-        events,
     )
+    typing = None
+    if job["interactive"]:
+        typing = Typing(service, events, terminal=job["tty"], keys=detach_keys)
     try:
-        with _signals_to(events):
-            threading.Thread(target=attended.follow, daemon=True).start()
-            ended = attended.attend()
+        with signals_to(events):
+            ended = _Attended(service, request.requestID, typing, events).attend()
+            if ended is None:
+                context.exit(0)
             check_known(ended)
     except CliError as error:
         raise CliError(str(error), _exit_code(error)) from error
@@ -134,26 +126,14 @@ def _exit_code(error: CliError) -> ExitCode:
     return ExitCode.RUN_FAILED
 
 
-@contextmanager
-def _signals_to(events: Events) -> Iterator[None]:
-    """Turn the signals that would end this process into events."""
-
-    def interrupted(_number: int, _frame: FrameType | None) -> None:
-        # SimpleQueue.put is reentrant: the docs allow it in a signal handler.
-        events.put(Interrupted())
-
-    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    # What was ignored when this process started stays so, as under nohup(1).
-    before = {
-        number: signal.signal(number, interrupted)
-        for number in ending
-        if signal.getsignal(number) is not signal.SIG_IGN
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def check_stdin(job: JobOptions) -> None:
+    """Look at what stdin is, and tell what that means; a terminal needs one here."""
+    if not job["interactive"]:
+        if has_something():
+            tell("what is on stdin is not passed on to the job; -i does that")
+    elif job["tty"] and not is_terminal():
+        tell("the job runs on no terminal, as stdin is none")
+        job["tty"] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,52 +152,31 @@ _ANSWERS = (
 
 
 class _Attended:
-    """A job that is run in the foreground: `follow` in one thread, `attend` in the main one."""
+    """A job that is followed in a thread, and decided about in the main one."""
 
-    def __init__(
-        self,
-        service: "Service",
-        request: "pb.StartRequest",
-        wanted: "pb.GetOutputRequest",
-        sink_of: "Callable[[str], Sink]",
-        events: Events,
-    ) -> None:
-        """`wanted` says how to ask for the output; the job comes into it when it is known."""
+    def __init__(self, service: "Service", key: str, typing: Typing | None, events: Events) -> None:
+        """`key` is the request's."""
         self._service = service
-        self._request = request
-        self._wanted = wanted
-        self._sink_of = sink_of
+        self._key = key
+        self._typing = typing
         self._events = events
         self._job: str | None = None
         self._interrupts = 0
 
-    def follow(self) -> None:
-        """Start the job and write its output to the end; tell the events how that goes."""
-        from jobworker.cli.display.job import read_job
-        from jobworker.client.follow import read_output, wait_for_end
-        from jobworker.proto import workerservice_pb2 as pb
-
-        try:
-            job = start_job(self._service, self._request).jobID
-            self._events.put(Started(job))
-            self._wanted.jobID = job
-            sink = self._sink_of(job)
-            for piece in read_output(self._service, self._wanted):
-                sink.write(piece)
-            ended = wait_for_end(self._service, pb.WaitRequest(jobID=job))
-            self._events.put(Ended(read_job(ended)))
-        except ClientError as error:
-            self._events.put(Failed(failure(error, self._service.endpoint)))
-        except Exception as error:  # noqa: BLE001 - the main thread raises it
-            self._events.put(Failed(error))
-
-    def attend(self) -> "Job":
-        """Carry out what the events ask for, until the job has ended.
+    def attend(self) -> "Job | None":
+        """Carry out what the events ask for, until the job has ended, or the user has left (None).
 
         Raises:
             CliError: The job failed to start or to be followed, or is left alone.
             BrokenPipeError: Nobody reads the output any more. The job is told to stop.
         """
+        try:
+            return self._attend()
+        finally:
+            if self._typing is not None:
+                self._typing.end()
+
+    def _attend(self) -> "Job | None":
         while True:
             match self._events.get():
                 case Ended(ended):
@@ -225,12 +184,31 @@ class _Attended:
                 case Failed(error):
                     self._fail(error)
                 case Started(job):
-                    self._job = job
-                    if self._interrupts:
-                        self._answer()
+                    self._started(job)
                 case Interrupted():
                     self._interrupts += 1
                     self._answer()
+                case Left():
+                    self._leave("left")
+                    return None
+                case Resized() if self._typing is not None:
+                    self._typing.resized()
+                case CannotType(error):
+                    if self._typing is not None:
+                        self._typing.end()
+                    tell(f"what you type is lost: {failure(error, self._service.endpoint)}")
+
+    def _started(self, job: str) -> None:
+        self._job = job
+        if self._interrupts:
+            self._answer()
+        if self._typing is not None:
+            self._typing.begin(job)
+
+    def _leave(self, how: str) -> None:
+        if self._typing is not None:
+            self._typing.end()
+        tell(f"{how}: job {self._job} goes on; `jobworker attach {self._job}` comes back to it")
 
     def _fail(self, error: Exception) -> Never:
         if isinstance(error, BrokenPipeError) and self._job is not None:
@@ -242,8 +220,10 @@ class _Attended:
     def _answer(self) -> None:
         """Do what so many interrupts ask for, as soon as there is a job."""
         if self._job is None and self._interrupts > 1:
-            key = self._request.requestID
-            raise CliError(f"interrupted; the job of request {key}, if any, is left as it is")
+            raise CliError(f"interrupted; the job of request {self._key}, if any, is left as it is")
+        if self._typing is not None and self._typing.terminal and self._job is not None:
+            # A key was not it, as those are the job's: a window was closed, say.
+            raise CliError(f"interrupted; job {self._job} is left as it is")
         if self._interrupts > len(_ANSWERS):
             raise CliError(f"interrupted; job {self._job} is left as it is")
         if self._job is not None:

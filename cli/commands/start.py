@@ -1,13 +1,14 @@
 """`jobworker start`: starts a job and prints its ID."""
 
-from typing import TYPE_CHECKING, Unpack
+from typing import IO, TYPE_CHECKING, Unpack
 
 import click
 
 from jobworker.cli.commands.new_job import AS_TYPED, JobOptions, job_options, start_request
-from jobworker.cli.errors import CliError
+from jobworker.cli.errors import CliError, failure
 from jobworker.cli.options import OutputFormat, client_command, output_option
 from jobworker.cli.streams import CannotWrite
+from jobworker.client.errors import ClientError
 
 if TYPE_CHECKING:
     from jobworker.client.connection import Service
@@ -16,14 +17,34 @@ if TYPE_CHECKING:
 
 @click.command(context_settings=AS_TYPED)
 @job_options
+@click.option(
+    "--stdin",
+    metavar="FILE",
+    type=click.File("rb", lazy=False),
+    help="Its stdin is what is in FILE now, which the server keeps until it is read; - is yours.",
+)
 @output_option
 @client_command
-def start(service: "Service", output: OutputFormat, **job: Unpack[JobOptions]) -> None:
+def start(
+    service: "Service",
+    output: OutputFormat,
+    stdin: "IO[bytes] | None",
+    **job: Unpack[JobOptions],
+) -> None:
     """Start a job and print its ID.
 
     The job runs on by itself; see `logs`, `status`, `wait` and `stop`.
     """
-    reply = start_job(service, start_request(job))
+    from jobworker.proto import workerservice_pb2 as pb
+
+    request = start_request(job)
+    if stdin is not None:
+        if job["interactive"] or job["tty"]:
+            raise click.UsageError("--stdin stands in place of -i and -t")
+        request.input = pb.INPUT_MODE_STORED
+    reply = start_job(service, request)
+    if stdin is not None:
+        _store(service, reply.jobID, stdin)
     told = reply.jobID
     if output == "json":
         from jobworker.cli.display.job import known_json
@@ -33,6 +54,22 @@ def start(service: "Service", output: OutputFormat, **job: Unpack[JobOptions]) -
         click.echo(told)
     except CannotWrite as error:
         raise CliError(f"{error}; job {reply.jobID} has been started") from error
+
+
+def _store(service: "Service", job: str, stdin: "IO[bytes]") -> None:
+    from jobworker.cli.commands.send import send_all, sending
+
+    try:
+        with sending(service, job) as sender:
+            send_all(sender, stdin.fileno())
+            sender.end()
+    except ClientError as error:
+        told = failure(error, service.endpoint)
+        raise CliError(
+            f"job {job} has been started, but not all of its input has arrived: {told}; "
+            f"`jobworker send {job}` sends more, `jobworker stop {job}` ends it",
+            told.exit_code,
+        ) from error
 
 
 def start_job(service: "Service", request: "pb.StartRequest") -> "pb.StartResponse":

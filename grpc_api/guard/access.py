@@ -103,7 +103,10 @@ class Access(NamedTuple):
     def judge_start(
         self, identity: Identity, request: pb.StartRequest, job_id: str = ""
     ) -> Verdict:
-        """Whether the caller may start this, for that tenant; `job_id` is what its ID is to be."""
+        """Whether the caller may start this, for that tenant; `job_id` is what its ID is to be.
+
+        One that waits for input takes the right to attach, too.
+        """
         policy = self.authority.policy
         try:
             tenant = tenant_of_start(identity, request.tenant)
@@ -112,6 +115,9 @@ class Access(NamedTuple):
             return Verdict("start", job_id, about, None, policy.version, error)
         about = _facts_of_start(identity, request, tenant)
         decision = policy.decide(identity, "start", about)
+        if decision.allowed and (request.input or request.HasField("terminal")):
+            # What nobody could send would be waited for.
+            decision = policy.decide(identity, "attach", about)
         refusal = None if decision.allowed else denial(decision)
         return Verdict("start", job_id, about, decision, policy.version, refusal)
 

@@ -16,7 +16,7 @@ from jobworker.grpc_api.errors import TurnedAway
 from jobworker.grpc_api.guard.access import Access, Verdict
 from jobworker.grpc_api.guard.audit_trail import AuditTrail, Caller
 from jobworker.grpc_api.guard.fields import check_fields
-from jobworker.grpc_api.guard.handlers import check_parsed, wrapped
+from jobworker.grpc_api.guard.handlers import check_parsed, parsed, wrapped
 from jobworker.grpc_api.guard.open_calls import OpenCalls
 from jobworker.grpc_api.guard.refusal import Refusal, refuse
 from jobworker.grpc_api.guard.rules import RULES, SERVICE, About, MethodRule, check_declared
@@ -107,7 +107,11 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         service, _, method = handler_call_details.method.removeprefix("/").partition("/")
         if service != SERVICE:
             return wrapped(handler, self._guard_other)
-        guard = self._guard_stream if handler.response_streaming else self._guard_unary
+        guard = self._guard_unary
+        if handler.request_streaming:
+            guard = self._guard_both_ways
+        elif handler.response_streaming:
+            guard = self._guard_stream
         return wrapped(handler, partial(guard, method))
 
     def review(self) -> None:
@@ -160,6 +164,33 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
                 await refuse(context, error, request)
 
         return guarded
+
+    def _guard_both_ways(self, method: str, behaviour: Any) -> Any:
+        """Decide by the first request, which names the job; the others are about that one."""
+
+        async def guarded(requests: AsyncIterator[Any], context: _Context) -> None:
+            first = None
+            try:
+                rest = parsed(requests)
+                first = await self._first(rest)
+                async with (
+                    self._authorized(method, first, context),
+                    aclosing(behaviour(first, rest)) as responses,
+                ):
+                    async for response in responses:
+                        await self._deliver(response, context)
+            except (Refusal, SupervisorError) as error:
+                await refuse(context, error, first)
+
+        return guarded
+
+    async def _first(self, requests: AsyncIterator[Any]) -> Any:
+        async with unless_stalled(self._stall_seconds):
+            async for request in requests:
+                return request
+        raise Refusal(
+            grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "the call has no request"
+        )
 
     async def _deliver(self, response: Any, context: _Context) -> None:
         """Write a response. Raises Refusal when the reader takes nothing for too long."""

@@ -1,6 +1,6 @@
 """Putting something before the methods of a gRPC service."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
 import grpc
@@ -18,13 +18,15 @@ class Malformed(NamedTuple):
 def wrapped(
     handler: "grpc.RpcMethodHandler[Any, Any]", wrap: Callable[[Any], Any]
 ) -> "grpc.RpcMethodHandler[Any, Any]":
-    """The same method, of one request, with its behaviour as `wrap` returns it.
+    """The same method with its behaviour as `wrap` returns it.
 
     What comes in place of a request that cannot be parsed is a Malformed: gRPC
     would end the call with UNKNOWN, and a traceback in the log.
     """
     make: Callable[..., grpc.RpcMethodHandler[Any, Any]]
-    if handler.response_streaming:
+    if handler.request_streaming:
+        make, behaviour = grpc.stream_stream_rpc_method_handler, handler.stream_stream
+    elif handler.response_streaming:
         make, behaviour = grpc.unary_stream_rpc_method_handler, handler.unary_stream
     else:
         make, behaviour = grpc.unary_unary_rpc_method_handler, handler.unary_unary
@@ -44,6 +46,13 @@ def _lenient(parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | N
             return Malformed(str(error))
 
     return parsed
+
+
+async def parsed(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """A stream of requests. Raises Refusal at the first that is Malformed."""
+    async for request in requests:
+        check_parsed(request)
+        yield request
 
 
 def check_parsed(request: Any) -> None:

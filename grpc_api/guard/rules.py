@@ -35,6 +35,7 @@ RULES: dict[str, MethodRule] = {
     "QueryStatus": MethodRule("status", About.ONE_JOB),
     "GetOutput": MethodRule("output", About.ONE_JOB, lasting=True),
     "Signal": MethodRule("signal", About.ONE_JOB),
+    "Input": MethodRule("attach", About.ONE_JOB, lasting=True),
     "Wait": MethodRule("status", About.ONE_JOB, lasting=True),
     "List": MethodRule("list", About.EACH_JOB),
     "Remove": MethodRule("stop", About.ONE_JOB),

@@ -12,6 +12,7 @@ from jobworker.grpc_api.guard.access import Access
 from jobworker.grpc_api.guard.guard import current_call
 from jobworker.grpc_api.guard.refusal import invalid
 from jobworker.grpc_api.service.can_i import can_i, rights
+from jobworker.grpc_api.service.input import Inputs
 from jobworker.grpc_api.service.messages import status_message, stop_way
 from jobworker.grpc_api.service.orders import StartOrders
 from jobworker.grpc_api.service.output import TEXT_BYTES, as_bytes, as_text, selection
@@ -48,6 +49,7 @@ class WorkerService(WorkerServiceServicer):
         self._orders = StartOrders(config, limits, quotas, drained)
         self._supervisor = access.supervisor
         self._config = config
+        self._inputs = Inputs(access.supervisor)
 
     async def Start(self, request: pb.StartRequest, context: _Context) -> pb.StartResponse:
         """Run a program; see the contract for this and all below."""
@@ -72,6 +74,13 @@ class WorkerService(WorkerServiceServicer):
     async def Signal(self, request: pb.SignalRequest, context: _Context) -> pb.SignalResponse:
         await self._supervisor.signal(_job().id, request.signal, to_all=request.all)
         return pb.SignalResponse()
+
+    async def Input(
+        self, request: pb.InputRequest, requests: AsyncIterator[pb.InputRequest]
+    ) -> AsyncIterator[pb.InputResponse]:
+        # The guard has read the first request, to decide by it.
+        async for response in self._inputs.serve(current_call(), request, requests):
+            yield response
 
     async def QueryStatus(
         self, request: pb.QueryStatusRequest, context: _Context

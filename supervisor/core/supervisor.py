@@ -21,6 +21,8 @@ from jobworker.supervisor.engine import Engine
 from jobworker.supervisor.errors import (
     AlreadyEnded,
     Drained,
+    InvalidRequest,
+    NoInput,
     ShuttingDown,
     StillRunning,
     SupervisorError,
@@ -31,6 +33,7 @@ from jobworker.supervisor.ipc.server import Client, Clients
 from jobworker.supervisor.job import (
     AS_EVER,
     Happening,
+    Job,
     Reason,
     Request,
     State,
@@ -96,7 +99,19 @@ class Supervisor:
         match call:
             case requests.Start():
                 self._start(client, seq, call)
-                return
+            case requests.MayStart():
+                self._answer(
+                    client, seq, lambda: client.say_whether(seq, self._why_not_start(call))
+                )
+            case requests.Input() | requests.Resize():
+                self._give(client, seq, call)
+            case requests.List() | requests.Observe() | requests.Owners():
+                self._answer(client, seq, partial(self._answers.survey, client, seq, call))
+            case _:
+                self._handle_one(client, seq, call)
+
+    def _handle_one(self, client: Client, seq: int, call: requests.AboutOne) -> None:
+        match call:
             case requests.Stop(job_id, grace, way):
                 self.stop(self._live_again(job_id), grace, way=way)
             case requests.Signal(job_id, number, to_all):
@@ -114,14 +129,6 @@ class Supervisor:
                 return
             case requests.Get(job_id):
                 self._measure(job_id)
-            case requests.List() | requests.Observe() | requests.Owners():
-                self._answer(client, seq, partial(self._answers.survey, client, seq, call))
-                return
-            case requests.MayStart():
-                self._answer(
-                    client, seq, lambda: client.say_whether(seq, self._why_not_start(call))
-                )
-                return
         self._answer(client, seq, partial(self._answers.job, client, seq, job_id))
 
     def _answer(self, client: Client, seq: int, answer: Callable[[], None]) -> None:
@@ -195,6 +202,23 @@ class Supervisor:
         except ProcessLookupError:
             raise AlreadyEnded(f"job {job_id} has ended: there is nothing to signal") from None
 
+    def _give(self, client: Client, seq: int, call: requests.AboutInput) -> None:
+        """Hand input on. What a job was sent is in no record, so no turn is waited for."""
+        job = self._answers.find(call.id)
+        try:
+            match call:
+                case requests.Input(_, piece):
+                    self._engine.give(job, piece, partial(client.answer_input, seq))
+                case requests.Resize(_, rows, columns):
+                    self._engine.resize(job, rows, columns)
+                    client.reply(seq)
+        except LookupError:
+            if job.state is State.ENDED:
+                raise AlreadyEnded(f"job {job.id} has ended: it takes no input") from None
+            raise NoInput(_why_no_input(job, call)) from None
+        except ValueError as error:
+            raise InvalidRequest(f"input must not leave a gap: {error}", "offset") from None
+
     def _live_again(self, job_id: str) -> LiveJob:
         """The job to stop; one that has ended is looked at again for what it left behind."""
         live = self.jobs.get(job_id)
@@ -266,6 +290,12 @@ class Supervisor:
         if self._stopping and not self.jobs:
             self._stopping = False
             self._loop.call_soon(self._finished)
+
+
+def _why_no_input(job: Job, call: requests.AboutInput) -> str:
+    if isinstance(call, requests.Resize):
+        return f"job {job.id} has no terminal: it was not started with one"
+    return f"job {job.id} was started without an input: it takes none (start it with -i or -t)"
 
 
 def _with_fingerprint(request: Request) -> Request:

@@ -14,7 +14,7 @@ from jobworker.supervisor.ipc.messages import error_of, stop_message
 from jobworker.supervisor.ipc.snapshot import JobSnapshot
 from jobworker.supervisor.ipc.watches import Watched, Watches
 from jobworker.supervisor.ipc.wire import FrameProtocol
-from jobworker.supervisor.job import AS_EVER, StopWay
+from jobworker.supervisor.job import AS_EVER, InputPiece, Received, StopWay
 from jobworker.supervisor.keeper import packets
 
 # How long a request waits for a supervisor that is being restarted.
@@ -93,6 +93,19 @@ class SupervisorClient:
         """Signal a job's main process, or all of its processes. Raises AlreadyEnded."""
         signal = ipc.Signal(id=job_id, signal=number, all=to_all)
         return await self._one(ipc.Request(signal=signal))
+
+    async def give(self, job_id: str, piece: InputPiece) -> Received:
+        """Send a job input; how far it is then: after a while also where it takes nothing.
+
+        Raises NoInput for a job that takes none.
+        """
+        given = ipc.Input(id=job_id, offset=piece.offset, data=piece.data, end=piece.end)
+        reply = await self._call(ipc.Request(input=given))
+        return Received(reply.received, reply.over)
+
+    async def resize(self, job_id: str, rows: int, columns: int) -> None:
+        """Set the size of a job's terminal. Raises NoInput for a job that has none."""
+        await self._call(ipc.Request(resize=ipc.Resize(id=job_id, rows=rows, columns=columns)))
 
     async def get(self, job_id: str) -> JobSnapshot:
         """The job as it is. Raises NoSuchJob."""

@@ -10,7 +10,7 @@ from jobworker.supervisor.exact_text import legible, to_bytes
 from jobworker.supervisor.host.accounting import Usage
 from jobworker.supervisor.host.limits import FIELDS, Limits
 from jobworker.supervisor.host.users import SERVICE_USER
-from jobworker.supervisor.job import Job, Overflow, Request, StopWay
+from jobworker.supervisor.job import Job, Overflow, Request, StopWay, Terminal
 
 CODES: dict[type[errors.SupervisorError], ipc.Code] = {
     errors.InvalidRequest: ipc.INVALID,
@@ -24,6 +24,7 @@ CODES: dict[type[errors.SupervisorError], ipc.Code] = {
     errors.QuotaReached: ipc.QUOTA_REACHED,
     errors.ShuttingDown: ipc.SHUTTING_DOWN,
     errors.Drained: ipc.DRAINED,
+    errors.NoInput: ipc.NO_INPUT,
     errors.SupervisorBug: ipc.INTERNAL,
 }
 _ERRORS = {code: error for error, code in CODES.items()}
@@ -102,7 +103,14 @@ def request_message(request: Request) -> pb.StartRequest:
         stopSignal=request.stop.signal,
         stopMode=pb.StopMode.Name(request.stop.mode),
         loginEnvironment=request.login,
+        input=pb.InputMode.Name(request.input),
+        terminal=terminal_message(request.terminal) if request.terminal.rows else None,
     )
+
+
+def terminal_message(terminal: Terminal) -> pb.Terminal:
+    """A terminal as it is told."""
+    return pb.Terminal(rows=terminal.rows, columns=terminal.columns, kind=terminal.kind)
 
 
 # The journal's numbers began before the contract had one for "as the server likes".

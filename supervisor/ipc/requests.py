@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -36,6 +36,11 @@ MAX_PAGE = 1001
 # Below, segments would be too small to be worth their names.
 MIN_OUTPUT_BYTES = 4096
 MAX_OUTPUT_BYTES = 2**62
+# Of a message; more goes in several.
+MAX_INPUT_BYTES = 1024 * 1024
+# struct winsize has 16 bits for each (ioctl_tty(2)).
+MAX_CHARACTERS = 65535
+_TERMINAL_KIND = re.compile(r"[A-Za-z0-9._+-]{0,64}")
 # The program's name, the first of its arguments: it is a field of its own to most callers.
 COMMAND = "rawArguments.0"
 
@@ -70,6 +75,21 @@ class Signal(NamedTuple):
     id: str
     number: int
     to_all: bool
+
+
+class Input(NamedTuple):
+    """Send a job input."""
+
+    id: str
+    piece: job.InputPiece
+
+
+class Resize(NamedTuple):
+    """Set the size of a job's terminal."""
+
+    id: str
+    rows: int
+    columns: int
 
 
 class Get(NamedTuple):
@@ -121,7 +141,9 @@ class Owners(NamedTuple):
     """Ask who has jobs, and for which tenants."""
 
 
-Call = Owners | Start | MayStart | Stop | Signal | Get | Watch | Unwatch | Remove | Observe | List
+AboutInput = Input | Resize
+AboutOne = Stop | Signal | Get | Watch | Unwatch | Remove
+Call = Start | MayStart | AboutInput | AboutOne | List | Observe | Owners
 
 
 def parse(frame: bytes) -> tuple[int, Call]:
@@ -146,33 +168,67 @@ def sequence_number(frame: bytes) -> int:
 
 def _call(request: ipc.Request) -> Call:
     kind = request.WhichOneof("call")
-    if kind in {"start", "may_start"}:
-        asked: ipc.Start = getattr(request, kind)
-        verb = Start if kind == "start" else MayStart
-        return verb(check_start(asked), _quotas(asked), asked.drained)
-    if kind == "stop":
-        grace = request.stop.grace_seconds if request.stop.HasField("grace_seconds") else None
-        return Stop(
-            _job_id(request.stop.id),
-            None if grace is None else _grace(grace),
-            _stop_way(request.stop.way.signal, request.stop.way.mode),
-        )
-    if kind == "signal":
-        wanted = request.signal
-        return Signal(_job_id(wanted.id), _signal(wanted.signal, "signal"), wanted.all)
-    if kind == "list":
-        return _list(request.list)
-    if kind in {"observe", "owners"}:
-        return Owners() if kind == "owners" else _observe(request.observe)
-    about_one: dict[str, Callable[[str], Get | Watch | Unwatch | Remove]] = {
-        "get": Get,
-        "watch": Watch,
-        "unwatch": Unwatch,
-        "remove": Remove,
-    }
-    if kind in about_one:
-        return about_one[kind](_job_id(getattr(request, kind).id))
-    raise InvalidRequest("the request asks for nothing this supervisor knows")
+    if kind not in _READERS:
+        raise InvalidRequest("the request asks for nothing this supervisor knows")
+    return _READERS[kind](getattr(request, kind))
+
+
+def _start(asked: ipc.Start) -> Start:
+    return Start(check_start(asked), _quotas(asked), asked.drained)
+
+
+def _may_start(asked: ipc.Start) -> MayStart:
+    return MayStart(*_start(asked))
+
+
+def _stop(asked: ipc.Stop) -> Stop:
+    grace = asked.grace_seconds if asked.HasField("grace_seconds") else None
+    return Stop(
+        _job_id(asked.id),
+        None if grace is None else _grace(grace),
+        _stop_way(asked.way.signal, asked.way.mode),
+    )
+
+
+def _signal_of(asked: ipc.Signal) -> Signal:
+    return Signal(_job_id(asked.id), _signal(asked.signal, "signal"), asked.all)
+
+
+def _resize(asked: ipc.Resize) -> Resize:
+    return Resize(_job_id(asked.id), *_size(asked.rows, asked.columns))
+
+
+def _input(asked: ipc.Input) -> Input:
+    if len(asked.data) > MAX_INPUT_BYTES:
+        problem = f"{len(asked.data)} bytes of input at once are more than {MAX_INPUT_BYTES}"
+        raise InvalidRequest(problem, "data")
+    offset = asked.offset if asked.HasField("offset") else None
+    return Input(_job_id(asked.id), job.InputPiece(offset, asked.data, asked.end))
+
+
+def _size(rows: int, columns: int) -> tuple[int, int]:
+    for value, field in (rows, "terminal.rows"), (columns, "terminal.columns"):
+        if not 1 <= value <= MAX_CHARACTERS:
+            problem = f"{value} is not between 1 and {MAX_CHARACTERS} characters"
+            raise InvalidRequest(problem, field)
+    return rows, columns
+
+
+def _terminal(asked: pb.StartRequest) -> job.Terminal:
+    if not asked.HasField("terminal"):
+        return job.NO_TERMINAL
+    kind = asked.terminal.kind
+    if not _TERMINAL_KIND.fullmatch(kind):
+        problem = "a kind of terminal is up to 64 characters of A-Z a-z 0-9 . _ + -"
+        raise InvalidRequest(problem, "terminal.kind")
+    return job.Terminal(*_size(asked.terminal.rows, asked.terminal.columns), kind)
+
+
+def _input_mode(asked: int) -> job.Input:
+    try:
+        return job.Input(asked)
+    except ValueError:
+        raise InvalidRequest(f"{asked} is not a kind of input", "input") from None
 
 
 def _observe(asked: ipc.Observe) -> Observe:
@@ -234,8 +290,10 @@ def check_start(order: ipc.Start) -> job.Request:
         limits=_limits(asked),
         profile=_profile(asked.isolation),
         network=not asked.noNetwork,
-        stop=_stop_way(asked.stopSignal, asked.stopMode).or_else(job.DEFAULT_STOP),
+        stop=_stop_way(asked.stopSignal, asked.stopMode).or_else(_usual_stop(asked)),
         login=asked.loginEnvironment,
+        input=_input_mode(asked.input),
+        terminal=_terminal(asked),
     )
 
 
@@ -251,6 +309,11 @@ def _stop_way(signal: int, mode: int) -> job.StopWay:
     except ValueError:
         raise InvalidRequest(f"{mode} is not a way to stop a job", "stopMode") from None
     return job.StopWay(_signal(signal, "stopSignal") if signal else 0, chosen)
+
+
+def _usual_stop(asked: pb.StartRequest) -> job.StopWay:
+    # A shell that somebody types to ignores SIGTERM.
+    return job.TERMINAL_STOP if asked.HasField("terminal") else job.DEFAULT_STOP
 
 
 def _limits(asked: pb.StartRequest) -> Limits:
@@ -354,3 +417,21 @@ def _seconds(what: str, seconds: float, most: float, field: str) -> float:
     if not math.isfinite(seconds) or not 0 <= seconds <= most:
         raise InvalidRequest(f"{what} of {seconds} s is not between 0 and {most:g}", field)
     return seconds
+
+
+# Field of ipc.Request -> what reads it.
+_READERS: dict[str | None, Callable[[Any], Call]] = {
+    "start": _start,
+    "may_start": _may_start,
+    "stop": _stop,
+    "signal": _signal_of,
+    "input": _input,
+    "resize": _resize,
+    "list": _list,
+    "observe": _observe,
+    "owners": lambda _: Owners(),
+    "get": lambda asked: Get(_job_id(asked.id)),
+    "watch": lambda asked: Watch(_job_id(asked.id)),
+    "unwatch": lambda asked: Unwatch(_job_id(asked.id)),
+    "remove": lambda asked: Remove(_job_id(asked.id)),
+}

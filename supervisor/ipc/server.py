@@ -11,7 +11,7 @@ from jobworker.supervisor.errors import InvalidRequest, SupervisorError, fitting
 from jobworker.supervisor.ipc import requests
 from jobworker.supervisor.ipc.messages import error_reply, words_of
 from jobworker.supervisor.ipc.wire import FrameProtocol
-from jobworker.supervisor.job import State
+from jobworker.supervisor.job import Received, State
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,14 @@ class Client:
         """Answer with owners and tenants."""
         told = [ipc.Owner(owner=owner, tenant=tenant) for owner, tenant in owners]
         self._send(ipc.Event(reply=ipc.Reply(seq=seq, owners=told)))
+
+    def answer_input(self, seq: int, received: Received | SupervisorError) -> None:
+        """Answer input with how far it is, or that it cannot be kept."""
+        if isinstance(received, SupervisorError):
+            self.refuse(seq, received)
+            return
+        reply = ipc.Reply(seq=seq, received=received.total, over=received.over)
+        self._send(ipc.Event(reply=reply))
 
     def say_whether(self, seq: int, refusal: SupervisorError | None) -> None:
         """Answer whether something would be done: None if it would, or why not."""

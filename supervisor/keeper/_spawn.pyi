@@ -13,6 +13,7 @@ def spawn(
     limits: tuple[tuple[int, int, int], ...],
     no_new_privileges: bool,
     umask: int,
+    terminal: bool,
     /,
 ) -> tuple[int, int]: ...
 def sharing() -> int: ...

@@ -17,6 +17,8 @@ from jobworker.supervisor.keeper.spawn import Spawner
 # imports this before it raises its own for the many descriptors that it holds;
 # programs that use select(2), or close all that may be open, count on the lower.
 _OPEN_FILES, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+# Behind which in `Born.kept` comes what more the order had kept.
+_PIDFD = 3
 
 
 class Order(NamedTuple):
@@ -40,7 +42,8 @@ class Born(NamedTuple):
     """A job's main process, its start in clock ticks since boot, and what is kept for the job.
 
     That is the read ends of stdout and stderr, the socket of the report, a pidfd,
-    and whatever the order had the job's program find behind its first three files.
+    what more the order had kept, and what it had the job's program find behind
+    its first three files.
     """
 
     pid: int
@@ -50,7 +53,7 @@ class Born(NamedTuple):
     @property
     def pidfd(self) -> int:
         """The process's pidfd."""
-        return self.kept[3]
+        return self.kept[_PIDFD]
 
 
 class Births:
@@ -61,15 +64,17 @@ class Births:
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._born: dict[str, Born] = {}
 
-    def make(self, key: str, cgroup: str, descriptors: tuple[int, ...]) -> Born:
+    def make(self, key: str, cgroup: str, descriptors: tuple[int, ...], more: int = 0) -> Born:
         """Make the process for a key, or tell of the one that was made before.
 
-        Takes over the descriptors of an Order and more. Raises OSError when there
-        can be no process, also (EINVAL) for what is no order.
+        Takes over the descriptors of an Order and what comes behind them: where there
+        are `more` to be kept, those, and the program's stdin; then the rest of its
+        files. Raises OSError when there can be no process, also (EINVAL) for what is
+        no order.
         """
         try:
             if key not in self._born:
-                self._born[key] = self._make(cgroup, descriptors)
+                self._born[key] = self._make(cgroup, descriptors, more)
                 kept = self._born[key].kept
                 descriptors = tuple(number for number in descriptors if number not in kept)
             return self._born[key]
@@ -79,13 +84,16 @@ class Births:
         finally:
             packets.close_all(descriptors)
 
-    def _make(self, cgroup: str, descriptors: tuple[int, ...]) -> Born:
-        if len(descriptors) < len(Order._fields):
+    def _make(self, cgroup: str, descriptors: tuple[int, ...], more: int) -> Born:
+        count = len(Order._fields)
+        if len(descriptors) < count + (more + 1 if more else 0):
             # So the kernel delivers what there was no room for (unix(7), MSG_CTRUNC).
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        order, more = Order(*descriptors[:7]), descriptors[7:]
+        order, rest = Order(*descriptors[:count]), descriptors[count:]
+        kept, rest = rest[:more], rest[more:]
+        stdin, rest = (rest[0], rest[1:]) if more else (self._null, rest)
         program = _program(order.program)
-        files = (self._null, order.stdout_write, order.stderr_write, *more)
+        files = (stdin, order.stdout_write, order.stderr_write, *rest)
         pid, pidfd = self._spawner.spawn(program, files, order.report_write, cgroup)
         try:
             start = start_ticks(pid)
@@ -95,8 +103,8 @@ class Births:
             os.close(pidfd)
             raise
         # The last of what a sandbox gets is where the end of its program is told.
-        told = more[-1:] if len(more) > 1 else ()
-        return Born(pid, start, (order.stdout, order.stderr, order.report, pidfd, *told))
+        told = rest[-1:] if len(rest) > 1 else ()
+        return Born(pid, start, (order.stdout, order.stderr, order.report, pidfd, *kept, *told))
 
     def undo(self, key: str) -> None:
         """Kill the process that was made for the key, if one was, and forget it."""
@@ -110,6 +118,12 @@ class Births:
         born = self._born.pop(key, None)
         if born is not None:
             packets.close_all(born.kept)
+
+    def shut(self, key: str, index: int) -> None:
+        """Of what is kept under the key close this one; /dev/null takes its place."""
+        born = self._born.get(key)
+        if born is not None and _PIDFD < index < len(born.kept):
+            os.dup2(self._null, born.kept[index], inheritable=False)
 
     def items(self) -> Iterator[tuple[str, Born]]:
         """Every key with what is kept, which stays ours."""

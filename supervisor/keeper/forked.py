@@ -9,6 +9,7 @@ import resource
 import signal
 import stat
 import struct
+import termios
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -49,6 +50,8 @@ def _run(program: Program, files: Sequence[int], report: int, cgroup: str) -> No
     number = 0
     try:
         report = _leave_parent(files, report)
+        if program.terminal:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         step = 1
         if cgroup:
             with open(f"{cgroup}/cgroup.procs", "w") as procs:

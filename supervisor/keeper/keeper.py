@@ -86,6 +86,7 @@ class Keeper:
         """Give a new supervisor what the one before left: descriptors, exits, clients."""
         for key, born in self._births.items():
             mailbox.post(("kept", key, born.pid, born.start), born.kept)
+        mailbox.post(("can", "input"))
         mailbox.post(("keeper", os.getpid(), self._identity))
         self._ledger.resend_all()
         self._services.connect_clients()
@@ -177,6 +178,10 @@ class Keeper:
         match packet:
             case ("launch", str(key), str(cgroup)):
                 self._launch(key, cgroup, descriptors)
+            case ("launch", str(key), str(cgroup), int(more)) if more > 0:
+                self._launch(key, cgroup, descriptors, more)
+            case ("shut", str(key), int(index)):
+                self._births.shut(key, index)
             case ("drop", str(key)):
                 self._births.drop(key)
             case ("recorded", int(serial)):
@@ -202,12 +207,12 @@ class Keeper:
             case _:
                 log("ignored a packet of a client's", "warning")
 
-    def _launch(self, key: str, cgroup: str, descriptors: tuple[int, ...]) -> None:
+    def _launch(self, key: str, cgroup: str, descriptors: tuple[int, ...], more: int = 0) -> None:
         """Make a job's process, once however often it is asked for, and tell of it."""
         answer: packets.Packet
         pidfd: tuple[int, ...]
         try:
-            born = self._births.make(key, cgroup, descriptors)
+            born = self._births.make(key, cgroup, descriptors, more)
             answer, pidfd = ("made", key, born.pid, born.start), (os.dup(born.pidfd),)
         except OSError as error:
             self._births.undo(key)

@@ -26,7 +26,8 @@ class Program(NamedTuple):
     None to stay who we are; `limits` are (resource, soft limit, hard limit) of
     setrlimit(2), of which what only root may raise stays as it is. `apart`
     demands a process that never shares this one's memory: for one whose own may
-    be too little to execute, as the kernel would end all that share it.
+    be too little to execute, as the kernel would end all that share it. With
+    `terminal` its descriptor 0 is the terminal that controls its session.
     """
 
     paths: tuple[bytes, ...]
@@ -39,6 +40,7 @@ class Program(NamedTuple):
     limits: tuple[tuple[int, int, int], ...] = ()
     no_new_privileges: bool = False
     apart: bool = False
+    terminal: bool = False
 
     def to_memfd(self) -> int:
         """Write it to a new file in memory (memfd_create(2)); returns its descriptor."""

@@ -33,6 +33,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -83,6 +84,7 @@ struct plan {
     struct limit *limits;
     size_t limit_count;
     int no_new_privileges;
+    int terminal;
 };
 
 struct kernel_sigaction {
@@ -230,6 +232,8 @@ leave_parent(struct plan *plan)
     if (plan->files < plan->first_slot)
         CALL(SYS_close_range, plan->files, plan->first_slot - 1, 0, 0);
     result = CALL(SYS_setsid, 0, 0, 0, 0);
+    if (result >= 0 && plan->terminal)
+        result = CALL(SYS_ioctl, 0, TIOCSCTTY, 0, 0);
     if (result < 0)
         return result;
     struct kernel_sigaction defaults = {0};
@@ -451,7 +455,7 @@ new_stack(void)
 
 PyDoc_STRVAR(spawn_doc,
 "spawn(descriptors, first_slot, paths, check, argv, envp, cwd, cgroup, user,\n"
-"      limits, no_new_privileges, umask) -> (pid, pidfd)\n\n"
+"      limits, no_new_privileges, umask, terminal) -> (pid, pidfd)\n\n"
 "Make a process that executes the first of `paths` that it can; spawn.py says what is what.\n"
 "Raises OSError when there can be no process.");
 
@@ -466,9 +470,10 @@ spawn(PyObject *module, PyObject *args)
     struct plan *plan = PyMem_Calloc(1, sizeof *plan);
     if (plan == NULL)
         return PyErr_NoMemory();
-    if (!PyArg_ParseTuple(args, "O!iOOOOyiOO!pI", &PyTuple_Type, &descriptors, &plan->first_slot,
+    if (!PyArg_ParseTuple(args, "O!iOOOOyiOO!pIp", &PyTuple_Type, &descriptors, &plan->first_slot,
                           &paths, &checked, &argv, &envp, &cwd, &cgroup, &user,
-                          &PyTuple_Type, &limits, &plan->no_new_privileges, &plan->umask))
+                          &PyTuple_Type, &limits, &plan->no_new_privileges, &plan->umask,
+                          &plan->terminal))
         goto failed;
     plan->files = (int)PyTuple_GET_SIZE(descriptors) - 1;
     if (plan->files < 3 || plan->files > SLOTS - 2 || plan->first_slot < plan->files) {

@@ -74,6 +74,7 @@ class Spawner:
                 program.limits,
                 program.no_new_privileges,
                 program.umask,
+                program.terminal,
             )
             return made
         finally:

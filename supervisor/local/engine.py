@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from jobworker.supervisor.host import accounting
 from jobworker.supervisor.host.accounting import ExitUsage, Usage
 from jobworker.supervisor.host.cgroup import Cgroup, JobCgroups
 from jobworker.supervisor.host.disk_space import FreeSpace
-from jobworker.supervisor.job import Job, Overflow, Request, State, StopWay
+from jobworker.supervisor.job import InputPiece, Job, Overflow, Received, Request, State, StopWay
 from jobworker.supervisor.keeper import packets
 from jobworker.supervisor.local.capture import Capture
 from jobworker.supervisor.local.keeper_link import KeeperLink, Kept
@@ -27,6 +27,7 @@ from jobworker.supervisor.local.orders import Births, Orders
 from jobworker.supervisor.local.output_pipes import OutputPipes
 from jobworker.supervisor.local.placement import Placement
 from jobworker.supervisor.local.stops import Stops, signal_tree
+from jobworker.supervisor.local.streams import Streams, more_kept
 from jobworker.supervisor.local.survivors import end_survivors
 from jobworker.supervisor.output.pump import Pump
 from jobworker.supervisor.output.recorder import Keep, Recorder
@@ -64,6 +65,7 @@ class LocalEngine:
         self._by_pid: dict[int, LocalJob] = {}
         self._placement = Placement(config, cgroups)
         self._pump = Pump(loop)
+        self._streams = Streams(loop, keeper, self._pump)
         self._stops = Stops(loop, lambda local: self._reports.stopped(local.job))
         self._capture = Capture(
             loop,
@@ -86,7 +88,13 @@ class LocalEngine:
 
     def _new_orders(self) -> Orders:
         if not self._keeper.old:
-            return Births(self._keeper, self._placement, self._config.pipe_bytes)
+            return Births(
+                self._keeper,
+                self._placement,
+                self._config.pipe_bytes,
+                self._streams.open,
+                self._output,
+            )
         return OldOrders(
             self._loop,
             self._keeper,
@@ -104,6 +112,11 @@ class LocalEngine:
 
     def place(self, request: Request) -> Request:
         """As in Engine."""
+        if request.takes_input and "input" not in self._keeper.can:
+            raise CannotPlace(
+                "this service was upgraded under running jobs, and its keeper, which is older, "
+                "cannot give a job input: that takes a restart of the service"
+            )
         return self._placement.place(request)
 
     def prepare(self, job: Job) -> None:
@@ -139,6 +152,7 @@ class LocalEngine:
 
     def _executed(self, local: LocalJob) -> None:
         self._reports.executed(local.job)
+        self._streams.listen(local)
         self._capture.listen(local)
 
     def _failed(self, local: LocalJob, error: SupervisorError) -> None:
@@ -161,13 +175,14 @@ class LocalEngine:
         if kept is None:
             self.launch(job)
             return
-        stdout, stderr, report, pidfd, *told = kept.descriptors
+        stdout, stderr, report, pidfd, *more = kept.descriptors
         local = self._hold(job)
         if kept.pid:
             local.note_process(kept.pid, kept.start)
-        local.main = MainProcess(local.where.pid, pidfd, local.private, *told)
+        count = more_kept(job.request)
+        local.main = MainProcess(local.where.pid, pidfd, local.private, *more[count:])
         local.main.look_for_told()
-        local.output.open(stdout, stderr)
+        self._streams.open(local, stdout, stderr, tuple(more[:count]))
         job.output_begin, job.output_end = local.output.recorder.begin, local.output.recorder.end
         if job.state is not State.ENDED:
             self._by_pid[local.where.pid] = local
@@ -175,6 +190,7 @@ class LocalEngine:
             self._launches.resume(local, report)
         else:
             os.close(report)
+            self._streams.listen(local)
             self._capture.listen(local)
 
     def clean_up(self, lost: Iterable[Job]) -> None:
@@ -231,6 +247,7 @@ class LocalEngine:
         cgroup = local.cgroup if "memory" in self._placement.controllers else None
         oom = cgroup is not None and accounting.oom_kills(cgroup.directory) > 0
         self._reports.exited(local.job, Exit(local.main.exit_code(status), usage, oom, recorded))
+        self._streams.main_ended(local)
         self._capture.main_ended(local)
 
     # -- signalling and stopping ----------------------------------------------------------------
@@ -248,6 +265,24 @@ class LocalEngine:
     def stop(self, job: Job, grace: float, way: StopWay) -> None:
         """As in Engine."""
         self._stops.begin(self._jobs.get(job.id) or self._hold(job), grace, way)
+
+    # -- input ------------------------------------------------------------------------------------
+
+    def give(
+        self, job: Job, piece: InputPiece, answer: Callable[[Received | SupervisorError], None]
+    ) -> None:
+        """As in Engine."""
+        local = self._jobs.get(job.id)
+        if local is None or local.intake is None:
+            raise LookupError
+        local.intake.take(piece, answer)
+
+    def resize(self, job: Job, rows: int, columns: int) -> None:
+        """As in Engine."""
+        local = self._jobs.get(job.id)
+        if local is None or local.screen is None:
+            raise LookupError
+        local.screen.resize(rows, columns)
 
     # -- output, usage, the place ------------------------------------------------------------------
 
@@ -299,6 +334,7 @@ class LocalEngine:
         local = self._jobs.pop(job.id, None)
         if local is None:
             return
+        self._streams.forget(local)
         for pipe in local.output.pipes:
             self._pump.remove(pipe)
         self._launches.end(local)

@@ -33,6 +33,8 @@ class KeeperLink:
         self.identity = ""
         # It is of a release before births.py.
         self.old = False
+        # What it can do beyond what every one can.
+        self.can: frozenset[str] = frozenset()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ringing = False
 
@@ -49,6 +51,8 @@ class KeeperLink:
                     kept[key] = Kept(pid, start, descriptors)
                 case (("kept", str(key)), (launcher, stdout, stderr, pidfd)):
                     kept[key] = Kept(0, 0, (stdout, stderr, launcher, pidfd))
+                case (("can", *abilities), _):
+                    self.can = frozenset(map(str, abilities))
                 case (("keeper", int(_), str(identity)), _):
                     self.identity = identity
                     return kept
@@ -108,6 +112,10 @@ class KeeperLink:
         if self._loop is not None and not self._ringing:
             self._ringing = True
             self._loop.call_later(BELL_SECONDS, self._ring)
+
+    def shut(self, job_id: str, index: int) -> None:
+        """Close that one of what is kept of the job, at once."""
+        self._line.send(("shut", job_id, index), urgent=True)
 
     def _ring(self) -> None:
         self._ringing = False

@@ -13,9 +13,11 @@ from jobworker.supervisor.host.cgroup import Cgroup
 from jobworker.supervisor.host.isolation import Profile
 from jobworker.supervisor.host.tree import JobRoot
 from jobworker.supervisor.job import Job, State
+from jobworker.supervisor.local.intake import Intake
 from jobworker.supervisor.local.launch import Launch
 from jobworker.supervisor.local.main_process import MainProcess
 from jobworker.supervisor.local.output_pipes import OutputPipes
+from jobworker.supervisor.local.terminal import Screen
 
 
 class Whereabouts(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -53,7 +55,10 @@ class Whereabouts(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass
 class LocalJob:
-    """The launch while it lasts, the main process until it is forgotten, and the output."""
+    """The launch while it lasts, the main process until it is forgotten, and the output.
+
+    `intake` is there as long as it takes input, `screen` while it has a terminal.
+    """
 
     job: Job
     where: Whereabouts
@@ -62,6 +67,8 @@ class LocalJob:
     main: MainProcess | None = None
     # Where the program in a sandbox tells its end, until that is the main process's.
     told: int = -1
+    intake: Intake | None = None
+    screen: Screen | None = None
 
     @property
     def root(self) -> JobRoot:
@@ -112,7 +119,16 @@ class LocalJob:
         if self.told >= 0:
             os.close(self.told)
             self.told = -1
+        self.end_input(ended=False)
+        if self.screen is not None:
+            self.screen.close()
         self.output.close()
+
+    def end_input(self, *, ended: bool) -> None:
+        """It takes no more input, and who waits is told; what is left goes if it has `ended`."""
+        if self.intake is not None:
+            self.intake.close(ended=ended)
+            self.intake = None
 
     def end_launch(self) -> None:
         """The launch has come to its end."""

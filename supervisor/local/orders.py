@@ -5,14 +5,22 @@ import fcntl
 import os
 import socket
 from contextlib import ExitStack
-from typing import Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
+from jobworker.supervisor.job import Input, Request
 from jobworker.supervisor.keeper import packets
+from jobworker.supervisor.local.inbox import Inbox
 from jobworker.supervisor.local.keeper_link import KeeperLink
 from jobworker.supervisor.local.launch import Launch
 from jobworker.supervisor.local.local_job import LocalJob
 from jobworker.supervisor.local.placement import Placement
 from jobworker.supervisor.local.programs import program_for
+from jobworker.supervisor.local.streams import is_stored
+from jobworker.supervisor.local.terminal import new_terminal
+
+# In a job's directory, beside its segments.
+STORED_INPUT = "input"
 
 
 class Orders(Protocol):
@@ -25,13 +33,37 @@ class Orders(Protocol):
         """The launch of a job whose process there is, ordered by another supervisor."""
 
 
-class Births:
-    """Orders to a keeper as of births.py."""
+class Files(NamedTuple):
+    """The descriptors of a job's files: what is read here, what it gets, and what else is kept.
 
-    def __init__(self, keeper: KeeperLink, placement: Placement, pipe_bytes: int) -> None:
+    `more` are those of its input and its terminal, as streams.py has them; without
+    them, the job's stdin is the keeper's affair.
+    """
+
+    stdout: int
+    stderr: int
+    given_stdin: int
+    given_stdout: int
+    given_stderr: int
+    more: tuple[int, ...] = ()
+
+
+class Births:
+    """Orders to a keeper as of births.py; a job's directory is in `output`."""
+
+    def __init__(
+        self,
+        keeper: KeeperLink,
+        placement: Placement,
+        pipe_bytes: int,
+        connect: "Connect",
+        output: Path,
+    ) -> None:
         self._keeper = keeper
         self._placement = placement
         self._pipe_bytes = pipe_bytes
+        self._connect = connect
+        self._output = output
 
     def order(self, local: LocalJob) -> None:
         """As in Orders."""
@@ -41,25 +73,67 @@ class Births:
             ends.callback(packets.close_all, made.files)
             program = made.program.to_memfd()
             ends.callback(os.close, program)
-            stdout, stdout_write = new_pipe(self._pipe_bytes, undo, ends)
-            stderr, stderr_write = new_pipe(self._pipe_bytes, undo, ends)
+            files = self._files(local.job.request, undo, ends)
             report, theirs = packets.pair()
             ends.callback(theirs.close)
             undo.callback(report.close)
-            kept = (stdout, stderr, report.fileno())
-            given = (stdout_write, stderr_write, theirs.fileno())
+            kept = (files.stdout, files.stderr, report.fileno())
+            given = (files.given_stdout, files.given_stderr, theirs.fileno())
             if len(made.files) > 1:
                 local.told = os.dup(made.files[-1])
-            packet = ("launch", local.job.id, local.where.cgroup)
-            self._keeper.tell(packet, (program, *kept, *given, *made.files))
+            packet: packets.Packet = ("launch", local.job.id, local.where.cgroup)
+            more: tuple[int, ...] = ()
+            if files.more:
+                packet = (*packet, len(files.more))
+                more = (*files.more, files.given_stdin)
+            self._keeper.tell(packet, (program, *kept, *given, *more, *made.files))
             undo.pop_all()
-        local.output.open(stdout, stderr)
+        self._connect(local, files.stdout, files.stderr, files.more)
         local.launch = Launch(report, local.job.request)
+
+    def _files(self, request: Request, reading: ExitStack, writing: ExitStack) -> Files:
+        """What is ours is closed with the first of the stacks, what is the job's with the other."""
+        if request.terminal.rows:
+            return self._terminal(request, reading, writing)
+        stdout, stdout_write = new_pipe(self._pipe_bytes, reading, writing)
+        stderr, stderr_write = new_pipe(self._pipe_bytes, reading, writing)
+        stdin = -1
+        more: tuple[int, ...] = ()
+        if request.input is not Input.NONE:
+            stdin, stdin_write = new_pipe(self._pipe_bytes, writing, reading)
+            stored = self._output / request.id / STORED_INPUT if is_stored(request) else None
+            more = (stdin_write, _new_inbox(reading, stored))
+        return Files(stdout, stderr, stdin, stdout_write, stderr_write, more)
+
+    def _terminal(self, request: Request, reading: ExitStack, writing: ExitStack) -> Files:
+        asked = request.terminal
+        ends = new_terminal(asked.rows, asked.columns, request.account)
+        reading.callback(os.close, ends.master)
+        writing.callback(os.close, ends.slave)
+        # Its last words need the other half of the room.
+        shown, pipe = new_pipe(self._pipe_bytes // 2, reading, reading)
+        nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        reading.callback(os.close, nothing)
+        more = (ends.master, _new_inbox(reading), pipe)
+        return Files(shown, nothing, ends.slave, ends.slave, ends.slave, more)
 
     def resumed(self, local: LocalJob, report: int) -> Launch:
         """As in Orders."""
         local.launch = Launch(socket.socket(fileno=report), local.job.request)
         return local.launch
+
+
+class Connect(Protocol):
+    """Has a job's output recorded and its input handed on, by these descriptors, from here on."""
+
+    def __call__(self, local: LocalJob, stdout: int, stderr: int, more: tuple[int, ...]) -> None:
+        """Take them over."""
+
+
+def _new_inbox(ours: ExitStack, stored_at: Path | None = None) -> int:
+    inbox = Inbox.new(stored_at)
+    ours.callback(inbox.close)
+    return inbox.descriptor
 
 
 def new_pipe(pipe_bytes: int, reading: ExitStack, writing: ExitStack) -> tuple[int, int]:

@@ -19,9 +19,11 @@ class OutputPipes:
     pipes: dict[int, int] = field(default_factory=dict)
     disk_full: bool = False
 
-    def open(self, stdout: int, stderr: int) -> None:
-        """Take these over."""
-        self.pipes = {stdout: segments.STDOUT, stderr: segments.STDERR}
+    def open(self, stdout: int, stderr: int | None = None) -> None:
+        """Take these over; on a terminal there is one."""
+        self.pipes = {stdout: segments.STDOUT}
+        if stderr is not None:
+            self.pipes[stderr] = segments.STDERR
 
     def end(self, pipe: int) -> None:
         """Nobody can write to this one any more, and it is empty."""

@@ -75,6 +75,7 @@ class Placement:
         environment = {
             **({} if account else self._service.environment()),
             **self._config.environment,
+            **({"TERM": request.terminal.kind} if request.terminal.kind else {}),
             **(account.environment() if account else {}),
             **request.environment,
             TOKEN_VARIABLE: request.id,
@@ -89,6 +90,7 @@ class Placement:
             self._config.no_new_privileges,
             self._sandbox(request),
             apart=0 < request.limits.memory < _ENOUGH_TO_EXECUTE,
+            terminal=request.terminal.rows > 0,
         )
 
     def _login(self, account: Account | None) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ class Spec(NamedTuple):
     `credentials` are (user ID, group ID, all group IDs), None to stay who we
     are; `resource_limits` pairs of a resource and its limit (setrlimit(2)).
     `sandbox` is bubblewrap and its options, or empty. What is not UTF-8 in the
-    texts are lone surrogates. `apart` as in Program.
+    texts are lone surrogates. `apart` and `terminal` as in Program.
     """
 
     argv: list[str]
@@ -33,6 +33,7 @@ class Spec(NamedTuple):
     no_new_privileges: bool = False
     sandbox: tuple[str, ...] = ()
     apart: bool = False
+    terminal: bool = False
 
 
 class Made(NamedTuple):
@@ -60,6 +61,7 @@ def program_for(spec: Spec) -> Made:
         limits=tuple((number, limit, limit) for number, limit in spec.resource_limits),
         no_new_privileges=spec.no_new_privileges,
         apart=spec.apart,
+        terminal=spec.terminal,
     )
     return _inside(program, spec) if spec.sandbox else Made(program)
 

@@ -40,6 +40,9 @@ ALSO = {
     "ioWeight": {grpc.StatusCode.FAILED_PRECONDITION},
     "isolation": {grpc.StatusCode.FAILED_PRECONDITION},
     "noNetwork": {grpc.StatusCode.FAILED_PRECONDITION},
+    "rows": {grpc.StatusCode.FAILED_PRECONDITION},
+    "columns": {grpc.StatusCode.FAILED_PRECONDITION},
+    "kind": {grpc.StatusCode.FAILED_PRECONDITION},
 }
 # Values that some code may trip over.
 _TEXTS = ["", "a", "\0", "é\u2028\U0001f600", "../..", "x" * 100_000, "-", " ", "0" * 36]
@@ -79,6 +82,9 @@ class Place(NamedTuple):
         message: Any = request
         if self.field.name == "rawArguments" and value:
             getattr(message, "start", message).ClearField("commandName")
+        if any(field.name == "terminal" for field in self.path):
+            terminal = getattr(message, "start", message).terminal
+            terminal.rows, terminal.columns = 24, 80
         for field in self.path[:-1]:
             inner = getattr(request, field.name)
             request = inner.add() if field.is_repeated else inner
@@ -169,6 +175,8 @@ def _good(worker: WorkerServiceStub, method: MethodDescriptor) -> Message:
 def _job(worker: WorkerServiceStub, method: str) -> str:
     if method in ("Stop", "Signal"):
         return start(worker, "sleep", "100", graceSeconds=0.01)
+    if method == "Input":
+        return start(worker, "cat", input=pb.INPUT_MODE_OPEN, graceSeconds=0.01)
     job_id = start(worker, "sh", "-c", "echo one; echo two")
     wait(worker, job_id)
     return job_id
@@ -208,7 +216,10 @@ def _check(worker: WorkerServiceStub, place: Place, value: Any) -> None:
         request.action = "status"  # type: ignore[attr-defined]
     place.put(request, value)
     call = getattr(worker, place.method.name)
-    answer = _ask(lambda: call(request, timeout=60), place.method.server_streaming)
+    answer = _ask(
+        lambda: call(iter([request]) if place.method.client_streaming else request, timeout=60),
+        place.method.server_streaming,
+    )
     name = place.name
     if answer.code is INVALID:
         assert name in answer.words, answer
@@ -252,12 +263,15 @@ def test_what_is_no_message(server: Server, worker: WorkerServiceStub) -> None:
     with channel_of(server, "alice") as channel:
         for method in METHODS.values():
             path = f"/{method.containing_service.full_name}/{method.name}"
-            make = channel.unary_stream if method.server_streaming else channel.unary_unary
+            make: Any = channel.unary_stream if method.server_streaming else channel.unary_unary
+            if method.client_streaming:
+                make = channel.stream_stream
             for request in (b"\x0a\x02\xff\xff", b"\x0a\xff", rubbish.randbytes(50)):
                 if _parses(method, request):
                     continue
                 call = make(path, None, None)
-                answer = _ask(partial(call, request), streams=method.server_streaming)
+                sent = iter([request]) if method.client_streaming else request
+                answer = _ask(partial(call, sent), streams=method.server_streaming)
                 assert answer.code is INVALID, (method.name, answer)
 
 

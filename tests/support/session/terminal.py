@@ -1,0 +1,91 @@
+"""A real terminal that the command runs on, and what a person sees there."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pexpect
+import pyte
+
+from tests.support.server import JOBWORKER, Server
+
+DEADLINE_SECONDS = 30
+ROWS, COLUMNS = 24, 80
+
+
+class _Screen(pyte.Screen):
+    def select_graphic_rendition(self, *attributes: int, private: bool = False) -> None:
+        # What vim sends with a question mark is not about colours; pyte would take it so.
+        if not private:
+            super().select_graphic_rendition(*attributes)
+
+
+class Terminal:
+    """The command on a pseudo-terminal; `screen` is what is shown, bytes are kept in `seen`."""
+
+    def __init__(self, process: "pexpect.spawn[bytes]") -> None:
+        self.process = process
+        self.seen = b""
+        self._screen = _Screen(COLUMNS, ROWS)
+        self._stream = pyte.ByteStream(self._screen)
+
+    def type(self, keys: str | bytes) -> None:
+        """Press keys."""
+        self.process.send(keys)
+
+    def until(self, pattern: str) -> str:
+        """Wait until a line of the screen matches; that line."""
+        while (line := self.line(pattern)) is None:
+            self._read()
+        return line
+
+    def until_bytes(self, wanted: bytes) -> None:
+        """Wait until exactly that has come."""
+        while wanted not in self.seen:
+            self._read()
+
+    def line(self, pattern: str) -> str | None:
+        """The first line of the screen that matches now."""
+        return next((line for line in self._screen.display if re.search(pattern, line)), None)
+
+    def _read(self) -> None:
+        try:
+            data = self.process.read_nonblocking(65536, DEADLINE_SECONDS)
+        except pexpect.TIMEOUT:
+            raise AssertionError("\n".join(self._screen.display)) from None
+        except pexpect.EOF:
+            raise AssertionError(f"ended: {self.seen!r}") from None
+        self.seen += data
+        self._stream.feed(data)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Make the window another size."""
+        self._screen.resize(rows, columns)
+        self.process.setwinsize(rows, columns)
+
+    def end(self) -> int:
+        """Wait for the command to end; its exit code."""
+        while True:
+            try:
+                data = self.process.read_nonblocking(65536, DEADLINE_SECONDS)
+            except pexpect.EOF:
+                break
+            self.seen += data
+            self._stream.feed(data)
+        self.process.wait()
+        return int(self.process.exitstatus if self.process.exitstatus is not None else -1)
+
+
+@contextmanager
+def on_terminal(
+    server: Server, user: str, *words: str, rows: int = ROWS, columns: int = COLUMNS
+) -> Iterator[Terminal]:
+    """Run the command as `user` on a terminal; it is killed if it still runs at the end."""
+    environment = {**server.environment(user), "TERM": "xterm-256color"}
+    process = pexpect.spawn(
+        str(JOBWORKER), list(words), env=environment, dimensions=(rows, columns), timeout=None
+    )
+    try:
+        yield Terminal(process)
+    finally:
+        process.close(force=True)
