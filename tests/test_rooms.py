@@ -40,7 +40,7 @@ ALLOWED = {
         proto supervisor.errors supervisor.exact_text supervisor.host supervisor.job
         supervisor.keeper supervisor.quotas
     """,
-    "supervisor.output": "supervisor.ipc",
+    "supervisor.output": "supervisor.host supervisor.ipc",
     "supervisor.journal": """
         supervisor.errors supervisor.exact_text supervisor.host supervisor.ipc supervisor.job
         supervisor.quotas

@@ -6,11 +6,14 @@ nowhere else. The end of the output is the size of the last file.
 """
 
 import contextlib
+import errno
 import os
 import select
 from pathlib import Path
 from typing import NamedTuple
 
+from jobworker.supervisor.host.disk_space import NO_ROOM
+from jobworker.supervisor.host.holes import punch
 from jobworker.supervisor.output import segments
 from jobworker.supervisor.output.segments import GAP, INDEX_BLOCK, RECORD, Index
 
@@ -22,6 +25,8 @@ STEP_NS = 1_000_000_000
 # A rotating output is kept in so many segments or more, so that what is
 # dropped at once is a small part of it.
 SEGMENTS_KEPT = 8
+# At least a block of any file system: room is given back in whole ones.
+_BLOCK = 64 * 1024
 
 
 class Keep(NamedTuple):
@@ -50,6 +55,8 @@ class Recorder:
         self._start = 0
         self._stream = self._begun = -1
         self._time = 0
+        # The file system can have holes, as far as is known.
+        self._holes = True
         self.end = 0
         self._starts = [] if new else segments.segment_starts(directory)
         if self._starts:
@@ -85,27 +92,74 @@ class Recorder:
         """Take up to `limit` bytes out of the pipe that are not to be kept: they become a gap.
 
         `null` is /dev/null, open for writing. Returns and raises as `record`
-        does, except that it needs no room but for a job's first byte. A death
-        between the two system calls leaves the gap shorter by what was taken:
-        the kernel tells nobody how much that was.
+        does, except that it needs no room but for a job's first byte.
+
+        The file takes the bytes, which a record before them says are none, and gives
+        their room back: so a death at any moment leaves the gap as long as it is.
+        Without room for that, or holes, they go to `null`, and a death between that
+        and the next system call leaves the gap too short.
         """
         if self._data < 0:
             if not _has_bytes(pipe):
                 return 0
             self._open_last()
+        if self._was_cut():
+            self._begin_segment()
         self._begin_run(self.end, GAP, now_ns)
-        lost = os.splice(pipe, null, limit, flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE)
+        size = self.end - self._start
+        flags = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
+        lost = self._swallow(pipe, size, limit) if self._holes else -1
+        if lost < 0:
+            lost = os.splice(pipe, null, limit, flags=flags)
+            os.ftruncate(self._data, size + lost)
         self.end += lost
-        os.ftruncate(self._data, self.end - self._start)
         return lost
+
+    def _swallow(self, pipe: int, size: int, limit: int) -> int:
+        """Take bytes into a hole behind those that are there; -1 where there can be none."""
+        try:
+            taken = os.splice(
+                pipe,
+                self._data,
+                limit,
+                offset_dst=size,
+                flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE,
+            )
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                return -1
+            raise
+        # With what is left of a block that could not be given back as a part.
+        self._give_back(max(self._begun - self._start, size - _BLOCK), size + taken)
+        return taken
+
+    def _give_back(self, begin: int, end: int) -> None:
+        """Free the room of a part of the segment that holds nothing."""
+        try:
+            if begin < end:
+                punch(self._data, begin, end - begin)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, *NO_ROOM):
+                raise
+            self._holes = False
+
+    def _was_cut(self) -> bool:
+        """Whether somebody has cut the segment short: what is behind must not be read as zeros."""
+        return self.end > self._start and (
+            os.fstat(self._data).st_size < self.end - self._start
+            or os.fstat(self._index).st_size < self._slots * RECORD.size
+        )
 
     def _make_room(self, now_ns: int) -> None:
         """Have a segment open that is not full, and drop the oldest when there is too much."""
         if self._data < 0:
             self._open_last()
         stepped_back = now_ns < self._time - STEP_NS and self.end > self._start
-        if self.end - self._start < self._keep.segment and not stepped_back:
-            return
+        full = self.end - self._start >= self._keep.segment
+        if full or stepped_back or self._was_cut():
+            self._begin_segment()
+
+    def _begin_segment(self) -> None:
         # Before there is one more, as that may need the room.
         self._drop_oldest()
         self._open(self.end)
@@ -187,6 +241,9 @@ class Recorder:
             last = index[self._records - 1]
             self._begun, self._time = last.offset, last.time_ns
             self._stream = GAP if last.stream == GAP else -1
+            if last.stream == GAP:
+                # Whoever took it in may have died before.
+                self._give_back(last.offset - self._start, os.fstat(self._data).st_size)
 
     def close(self) -> None:
         """Close the files; the output on record stays."""
