@@ -76,9 +76,7 @@ class AsyncJob:
 
         It begins with the signal, for the processes, that `way` says, or the job's own.
         """
-        async with self._worker.client.watch(self.id) as watched:
-            await self._worker.client.stop(self.id, grace, way)
-            return await watched.until(lambda job: job.ended and job.gone)
+        return await self._worker.client.end(self.id, grace, way)
 
     async def signal(self, number: int, *, to_all: bool = False) -> None:
         """Signal the main process, or every process of the job. Raises AlreadyEnded."""

@@ -77,7 +77,7 @@ class Acts:
         for job in found:
             record("stop", job, "")
         failed = []
-        for ending in asyncio.as_completed([self._end(job.id, grace) for job in found]):
+        for ending in asyncio.as_completed([self.supervisor.end(job.id, grace) for job in found]):
             try:
                 yield await ending
             except NoSuchJob:
@@ -107,11 +107,6 @@ class Acts:
         if len(found) > 1:
             raise ApiError(f"several jobs have IDs that begin with {name}: give more of the ID")
         return found[0]
-
-    async def _end(self, job_id: str, grace: float | None) -> JobSnapshot:
-        async with self.supervisor.watch(job_id) as watched:
-            await self.supervisor.stop(job_id, grace)
-            return await watched.until(lambda job: job.ended and job.gone)
 
     # -- draining ----------------------------------------------------------------
 

@@ -65,9 +65,7 @@ class WorkerService(WorkerServiceServicer):
         if request.noWait:
             await self._supervisor.stop(job.id, grace, way)
             return pb.StopResponse(success=True, message="the job is being stopped")
-        async with self._supervisor.watch(job.id) as watched:
-            await self._supervisor.stop(job.id, grace, way)
-            await watched.until(lambda job: job.ended and job.gone)
+        await self._supervisor.end(job.id, grace, way)
         message = "the job had ended already" if job.ended else ""
         return pb.StopResponse(success=True, message=message)
 

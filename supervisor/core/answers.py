@@ -43,6 +43,15 @@ class Answers:
     def _live(self, job_id: str) -> LiveJob | None:
         return None if self._turn.unrecorded(job_id) else self._jobs.get(job_id)
 
+    def news(self, live: LiveJob) -> JobMessage:
+        """A live job as it may be told of: what is on record, where its changes are not."""
+        if not self._turn.unrecorded(live.job.id):
+            return self.message(live.job, live)
+        recorded = self._journal.find(live.job.id)
+        message = self.message(recorded or live.job, None)
+        message.unrecorded = True
+        return message
+
     def message(self, job: Job, live: LiveJob | None, most: int = MAX_ARGV_BYTES) -> JobMessage:
         """A job as clients see it, with at most so many bytes of its command line."""
         lived_ns = self._journal.clock.lived_ns(job.id)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jobworker.supervisor.job import Job, StopWay
+from jobworker.supervisor.job import Job, State, StopWay
 
 
 @dataclass
@@ -16,3 +16,9 @@ class LiveJob:
     gone: bool = False
     being_stopped: bool = False
     stop_after_start: tuple[float, StopWay] | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it has nothing left to do but to be put on record."""
+        ended = self.job.state is State.ENDED and self.job.output_complete
+        return ended and not self.being_stopped

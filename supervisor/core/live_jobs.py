@@ -9,7 +9,6 @@ from functools import partial
 from jobworker.supervisor.core.live_job import LiveJob
 from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.engine import Engine
-from jobworker.supervisor.job import State
 from jobworker.supervisor.quotas import Subject, subjects_of
 
 log = logging.getLogger(__name__)
@@ -65,7 +64,7 @@ class LiveJobs:
         Where that cannot be found out, such as for want of descriptors, it is tried again.
         """
         job = live.job
-        if job.state is not State.ENDED or not job.output_complete or live.being_stopped:
+        if not live.over:
             return
         try:
             self._retire(live)

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -64,6 +65,19 @@ class Retention:
             with contextlib.suppress(FileNotFoundError):
                 self._output_directory(job_id).rename(self._removed / job_id)
             self._turn.after_commit(partial(self._doom, self._removed / job_id))
+
+    def free(self, job_ids: Collection[str]) -> bool:
+        """Give up the output of jobs that are being removed, as the disk is full.
+
+        Whether that has made room, for the record that they are gone.
+        """
+        freed = 0
+        for job_id in job_ids:
+            for path in (self._removed / job_id).glob("*"):
+                with contextlib.suppress(OSError):
+                    freed += path.stat().st_blocks
+                    os.truncate(path, 0)
+        return freed > 0
 
     def _resume(self) -> None:
         """Go on with removals that a crash cut short; undo those that were not on record yet."""

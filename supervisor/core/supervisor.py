@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -69,7 +69,13 @@ class Supervisor:
             self._output.chmod(0o2750)
         self.clients = Clients(loop, self._handle)
         self.turn = Turn(
-            loop, journal, self._tell, self.clients.tell_removed, self.clients.watching
+            loop,
+            journal,
+            self._tell,
+            self.clients.tell_removed,
+            self.clients.watching,
+            free=self._make_room,
+            stuck=self._not_recorded,
         )
         self._engine = engine
         self.jobs = LiveJobs(loop, engine, self.turn, self._finish_if_stopped)
@@ -141,9 +147,17 @@ class Supervisor:
             live.job.usage = self._engine.usage(live.job)
 
     def _tell(self, live: LiveJob) -> None:
-        self.clients.tell(
-            live.job.id, live.job.state, partial(self._answers.message, live.job, live)
-        )
+        self.clients.tell(live.job.id, live.job.state, partial(self._answers.news, live))
+
+    def _make_room(self, job_ids: Collection[str]) -> bool:
+        return self.retention.free(job_ids)
+
+    def _not_recorded(self, lives: Collection[LiveJob]) -> None:
+        """The disk is full, say: who waits for these jobs is told, and an end does not wait."""
+        for live in lives:
+            self.clients.tell_watchers(live.job.id, partial(self._answers.news, live))
+        if self._stopping and all(live.over for live in self.jobs):
+            self._finish()
 
     # -- starting, signalling, stopping --------------------------------------------
 
@@ -258,11 +272,13 @@ class Supervisor:
             live.job.state = after(live.job.state, Happening.STOP_ASKED)
             self.turn.update(live)
         live.being_stopped = True
-        self._engine.stop(live.job, seconds, way)
+        # A death after the signal must find on record why the job has ended.
+        self.turn.after_attempt(partial(self._engine.stop, live.job, seconds, way))
 
     def _remove(self, job_id: str) -> None:
         self._answers.find(job_id)
-        if self.jobs.get(job_id) is not None:
+        live = self.jobs.get(job_id)
+        if live is not None and not live.over:
             raise StillRunning(f"job {job_id} has not ended, or its output is still open")
         self.retention.remove([job_id])
 

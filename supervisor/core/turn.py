@@ -14,7 +14,7 @@ job or one client, and the rest of the turn belongs to others.
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import NamedTuple
 
@@ -40,6 +40,9 @@ class Turn:
 
     `tell` is called for each job with news, `removed` with the ID of each that
     is on record no longer; `watched` says whether somebody waits for news of one.
+    Where the disk has no room, `free` is asked to make some by what belongs to the
+    jobs that are to go, and says whether it did; `stuck` is told of those whose
+    changes could not be recorded for all that.
     """
 
     def __init__(
@@ -49,12 +52,17 @@ class Turn:
         tell: Callable[[LiveJob], None],
         removed: Callable[[str], None],
         watched: Callable[[str], bool],
+        *,
+        free: Callable[[Collection[str]], bool] = lambda _: False,
+        stuck: Callable[[Collection[LiveJob]], None] = lambda _: None,
     ) -> None:
         self._loop = loop
         self._journal = journal
         self._tell = tell
         self._removed = removed
         self._watched = watched
+        self._free = free
+        self._stuck = stuck
         self._due = False
         self._sync_due = False
         # Something was put off that must not be told before a sync.
@@ -65,6 +73,7 @@ class Turn:
         self._notes: dict[str, LiveJob] = {}
         self._deletes: set[str] = set()
         self._withdrawn: set[str] = set()
+        self._anyway: list[Callable[[], None]] = []
         self._after_commit: list[Callable[[], None]] = []
         self._answers: list[Callable[[], None]] = []
         self._news: dict[str, LiveJob] = {}
@@ -111,6 +120,11 @@ class Turn:
         """Whether the job has changed in a way that could not be recorded yet: tell the record."""
         return job_id in self._unrecorded
 
+    def after_attempt(self, action: Callable[[], None]) -> None:
+        """Do this once all changes so far are on record, or could not be put there."""
+        self._anyway.append(action)
+        self._settle()
+
     def after_commit(self, action: Callable[[], None]) -> None:
         """Do this once all changes so far are on record."""
         self._after_commit.append(action)
@@ -138,6 +152,7 @@ class Turn:
         # What the launches add is for the next turn: it needs another commit first.
         after_commit, self._after_commit = self._after_commit, []
         answers, self._answers = self._answers, []
+        anyway, self._anyway = self._anyway, []
         answering = self._owing or bool(inserts or answers or self._deletes)
         answering = answering or any(map(self._watched, self._updates))
         try:
@@ -151,10 +166,11 @@ class Turn:
             self._unrecorded = set(self._updates)
             refusals, self._answers = self._answers, []
             self._put_off(after_commit, [])
-            self._tell_all([*answers, *refusals])
+            self._tell_all([*anyway, *answers, *refusals])
+            _contained(partial(self._stuck, tuple(self._updates.values())))
             return
-        for insert in inserts:
-            _contained(insert.then)
+        for step in [insert.then for insert in inserts] + anyway:
+            _contained(step)
         after_commit += [partial(self._removed, job_id) for job_id in deleted]
         if not self._sync(answering):
             self._put_off(after_commit, answers)
@@ -186,11 +202,16 @@ class Turn:
         self._loop.call_later(RETRY_SECONDS, self._settle)
 
     def _commit_if_need_be_with_more_room(self, inserts: list[_Insert]) -> set[str]:
-        """As `_commit`, once more if there is room to be made."""
+        """As `_commit`, once more for each way to make room that there is."""
         try:
             return self._commit(inserts)
         except sqlite3.Error:
-            if not self._journal.make_room():
+            if not self._journal.make_room() and not self._free(self._deletes):
+                raise
+        try:
+            return self._commit(inserts)
+        except sqlite3.Error:
+            if not self._free(self._deletes):
                 raise
         return self._commit(inserts)
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from jobworker.proto import ipc_pb2 as ipc
-from jobworker.supervisor.errors import SupervisorUnavailable
+from jobworker.supervisor.errors import Exhausted, SupervisorUnavailable
 from jobworker.supervisor.ipc.messages import error_of, stop_message
 from jobworker.supervisor.ipc.snapshot import JobSnapshot
 from jobworker.supervisor.ipc.watches import Watched, Watches
@@ -19,6 +19,8 @@ from jobworker.supervisor.keeper import packets
 
 # How long a request waits for a supervisor that is being restarted.
 PATIENCE_SECONDS = 30.0
+# How long a job's end may take to be put on record once that has failed.
+RECORD_SECONDS = 3.0
 
 
 class _Observer(NamedTuple):
@@ -88,6 +90,26 @@ class SupervisorClient:
         """
         stop = ipc.Stop(id=job_id, grace_seconds=grace, way=stop_message(way))
         return await self._one(ipc.Request(stop=stop))
+
+    async def end(
+        self, job_id: str, grace: float | None = None, way: StopWay = AS_EVER
+    ) -> JobSnapshot:
+        """As `stop`; returns the job once none of its tree is left.
+
+        Raises Exhausted when its end cannot be put on record.
+        """
+        async with self.watch(job_id) as watched:
+            job = await self.stop(job_id, grace, way)
+            seconds = RECORD_SECONDS + (job.request.graceSeconds if grace is None else grace)
+            await watched.until(lambda job: job.unrecorded or (job.ended and job.gone))
+            try:
+                async with asyncio.timeout(seconds):
+                    return await watched.until(lambda job: job.ended and job.gone)
+            except TimeoutError:
+                raise Exhausted(
+                    f"job {job_id} has been told to end, which cannot be put on record: "
+                    "is the disk of its state directory full?"
+                ) from None
 
     async def signal(self, job_id: str, number: int, *, to_all: bool = False) -> JobSnapshot:
         """Signal a job's main process, or all of its processes. Raises AlreadyEnded."""

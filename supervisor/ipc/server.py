@@ -163,6 +163,12 @@ class Clients:
             if client.is_news(job_id, state) or job_id in client.watched:
                 client.tell(job_id, current)
 
+    def tell_watchers(self, job_id: str, current: Callable[[], ipc.Job]) -> None:
+        """Tell those alone who watch the job."""
+        for client in self._clients:
+            if job_id in client.watched:
+                client.tell(job_id, current)
+
     def tell_removed(self, job_id: str) -> None:
         """Tell everybody who watches the job that there is no such job any more."""
         for client in self._clients:

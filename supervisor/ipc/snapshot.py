@@ -27,7 +27,8 @@ class JobSnapshot:
     has looked. `usage` is as of the last look, which asking for the job takes.
     `user` is the Unix user it runs as, `user_shared` that this is the service's own.
     `request` is what holds of all that was asked for, in the contract's words: limits,
-    isolation and stop, too, but without what else is told here.
+    isolation and stop, too, but without what else is told here. `unrecorded` says that
+    the job has changed since, and that this could not be put on record, as on a full disk.
     """
 
     id: str
@@ -57,6 +58,7 @@ class JobSnapshot:
     isolation: Isolation
     stop: StopWay
     request: pb.StartRequest
+    unrecorded: bool
 
     @property
     def ended(self) -> bool:
@@ -107,4 +109,5 @@ class JobSnapshot:
             isolation=Isolation(Profile(asked.isolation), not asked.noNetwork),
             stop=StopWay(asked.stopSignal, StopMode(asked.stopMode)),
             request=asked,
+            unrecorded=job.unrecorded,
         )

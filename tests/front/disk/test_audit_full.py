@@ -30,9 +30,9 @@ def disk(place: Path) -> Iterator[Path]:
         yield place
 
 
-def fill(directory: Path) -> Path:
+def fill(directory: Path, name: str = "ballast") -> Path:
     """Leave no byte on the disk, and return the file that takes them."""
-    ballast = directory / "ballast"
+    ballast = directory / name
     with ballast.open("wb", buffering=0) as file:
         try:
             while True:

@@ -7,16 +7,19 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
+import psutil
 import pytest
 
 from jobworker.authz.audit.files import verify
 from jobworker.proto import workerservice_pb2 as pb
+from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
 from jobworker.supervisor import Reason, State
 from tests.conftest import POLICY, USERS
 from tests.front.disk.test_audit_full import fill
-from tests.support.client import calling, start, wait
+from tests.support.client import calling, refused, start, wait
 from tests.support.file_systems import free, small_file_system
-from tests.support.server import running_server
+from tests.support.server import DEADLINE_SECONDS, running_server
 from tests.support.waiting import until
 
 MIB = 1024 * 1024
@@ -65,6 +68,51 @@ def test_what_was_answered_on_a_full_disk_is_on_record(disk: Path, tmp_path: Pat
             assert on_record(disk / "state", job, tmp_path / job) == (State.ENDED, Reason.STOPPED)
         ballast.unlink()
         alice.Remove(pb.RemoveRequest(jobID=jobs[0]))
+
+
+def filled_for_good(disk: Path, worker: WorkerServiceStub) -> None:
+    """Somebody fills the disk, and again what the service has given up to go on."""
+    fill(disk, "first")
+    for number in range(100):
+        try:
+            start(worker, "true")
+        except grpc.RpcError as error:
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # noqa: PT017
+            break
+        fill(disk, f"again-{number}")
+    else:
+        pytest.fail("the disk is never full")
+
+
+def test_a_disk_that_is_filled_again_hides_no_stop_and_a_removal_makes_room(disk: Path) -> None:
+    """Stop killed and never answered; the removal of what had flooded hung and freed nothing."""
+    with running_server(disk, USERS, POLICY) as server, calling(server, "alice") as alice:
+        flood = start(alice, "yes")
+        until(lambda: alice.QueryStatus(pb.QueryStatusRequest(jobID=flood)).outputBytes > MIB)
+        pid = alice.QueryStatus(pb.QueryStatusRequest(jobID=flood)).pid
+        filled_for_good(disk, alice)
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED) as words:
+            alice.Stop(pb.StopRequest(jobID=flood, graceSeconds=0.1))
+        assert "cannot be put on record" in words[0]
+        assert not psutil.pid_exists(pid)
+        # Nobody is told what is not on record.
+        told = alice.QueryStatus(pb.QueryStatusRequest(jobID=flood))
+        assert told.JobStatus == pb.RUNNING
+        alice.Remove(pb.RemoveRequest(jobID=flood))
+        with refused(grpc.StatusCode.NOT_FOUND):
+            alice.QueryStatus(pb.QueryStatusRequest(jobID=flood))
+        until(lambda: free(disk) > MIB)
+        assert wait(alice, start(alice, "sh", "-c", "exit 3")).exitCode == 3
+
+
+def test_the_end_of_the_service_does_not_wait_for_a_full_disk(disk: Path) -> None:
+    """SIGTERM took the longest grace period and five seconds more."""
+    with running_server(disk, USERS, POLICY) as server, calling(server, "alice") as alice:
+        start(alice, "sleep", "1000", graceSeconds=1000)
+        filled_for_good(disk, alice)
+        server.process.terminate()
+        server.process.wait(DEADLINE_SECONDS)
+        assert any("whose end is not on record" in line for line in server.log)
 
 
 def on_record(state: Path, job_id: str, aside: Path) -> tuple[int, int]:
