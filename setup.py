@@ -8,6 +8,7 @@ them too.
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from warnings import warn
 
@@ -15,6 +16,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
+# Elsewhere there are clients alone.
+ON_LINUX = sys.platform == "linux"
 PROTO = Path(__file__).parent / "proto"
 # What tells a sandboxed job's end exactly; without a compiler it is told less so.
 INSIDE = Path(__file__).parent / "supervisor" / "host" / "inside.c"
@@ -83,7 +86,8 @@ class BuildWithProtos(build_py):
     def run(self) -> None:
         """Generate, compile, then build."""
         generate()
-        compile_inside()
+        if ON_LINUX:
+            compile_inside()
         super().run()
 
 
@@ -105,4 +109,7 @@ NATIVE_SPAWN = Extension(
     optional=True,
 )
 
-setup(cmdclass={"build_py": BuildWithProtos, "build_ext": BuildNative}, ext_modules=[NATIVE_SPAWN])
+setup(
+    cmdclass={"build_py": BuildWithProtos, "build_ext": BuildNative},
+    ext_modules=[NATIVE_SPAWN] if ON_LINUX else [],
+)

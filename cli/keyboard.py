@@ -1,9 +1,11 @@
 """What is typed here, or comes on stdin, on its way to a job."""
 
 import contextlib
+import importlib.util
 import os
 import select
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -51,8 +53,8 @@ class Keys(click.ParamType[bytes]):
 
 
 def is_terminal(descriptor: int = STDIN) -> bool:
-    """Whether it is one."""
-    return os.isatty(descriptor)
+    """Whether it is one, and can pass on every key; those of Windows cannot."""
+    return os.isatty(descriptor) and importlib.util.find_spec("termios") is not None
 
 
 def size() -> tuple[int, int]:
@@ -188,6 +190,9 @@ class Keyboard:
 
     def _is_next(self) -> bool:
         """Wait for something to read; whether it is for us."""
+        if sys.platform == "win32":
+            # select(2) is for sockets there: what is read after `stop` is lost.
+            return True
         readable, _, _ = select.select([STDIN, self._woken], [], [])
         return self._woken not in readable
 

@@ -10,7 +10,7 @@ from typing import Never
 
 import click
 
-from jobworker.cli import faults, streams
+from jobworker.cli import faults, missing, streams
 from jobworker.cli.errors import CliError, ExitCode, codes_text, speak_json, speaks_json, tell
 from jobworker.cli.options import connection_options, json_is_asked_for
 from jobworker.cli.suggestions import SuggestingGroup
@@ -101,6 +101,15 @@ def _run() -> int:
     except (click.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - this is the last handler
+        return _tell_other(error)
+    return code or 0
+
+
+def _tell_other(error: Exception) -> int:
+    """Tell of an error that no command has foreseen; return the exit code."""
+    why = missing.without(error) if isinstance(error, ModuleNotFoundError) else None
+    if why is None:
         faults.tell_fault(error)
         return ExitCode.FAULT
-    return code or 0
+    tell(str(why), why.exit_code)
+    return why.exit_code

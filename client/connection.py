@@ -3,6 +3,7 @@
 Modules that import this one import gRPC, which takes a while.
 """
 
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -154,6 +155,9 @@ def connect(endpoint: Endpoint, notice: Notice = _silently) -> Iterator[Service]
 
 
 def _warn_of_open_key(path: Path, notice: Notice) -> None:
+    if os.name == "nt":
+        # There the mode says nothing of who may read it.
+        return
     mode = path.stat().st_mode
     if mode & 0o044:
         notice(

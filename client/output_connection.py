@@ -8,6 +8,7 @@ import importlib.util
 import socket
 import ssl
 import struct
+import sys
 from collections.abc import Iterator
 from typing import Self, cast
 
@@ -37,14 +38,21 @@ _MOST_RECORD_BYTES = 5 + _RECORD_BYTES + 256
 _TIMEVAL = struct.Struct("ll")
 _FOR_EVER = _TIMEVAL.pack(0, 0)
 _FOR_A_MOMENT = _TIMEVAL.pack(0, int(_WAKE_SECONDS * 1e6))
-# A server that vanished without a word is noticed within a minute; tcp(7).
-_KEEPALIVE = (
-    (socket.TCP_KEEPIDLE, 30),
-    (socket.TCP_KEEPINTVL, 10),
-    (socket.TCP_KEEPCNT, 3),
-    # Also one that vanished before it had our request, in milliseconds.
-    (socket.TCP_USER_TIMEOUT, 60_000),
+# A server that vanished without a word is noticed within a minute; tcp(7). The last of
+# them, in milliseconds, is for one that vanished before it had our request.
+# macOS and Windows do not have all of them.
+_KEEPALIVE = tuple(
+    (getattr(socket, name), value)
+    for name, value in (
+        ("TCP_KEEPIDLE", 30),
+        ("TCP_KEEPINTVL", 10),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", 60_000),
+    )
+    if hasattr(socket, name)
 )
+# Whether SO_RCVLOWAT and SO_RCVTIMEO are what socket(7) says.
+_WAKES_LATE = sys.platform == "linux"
 
 
 # A server sends pieces of 1 MiB at most; more is not for us to hold.
@@ -161,7 +169,7 @@ class OutputConnection:
 
     def _wake_for(self, least: int) -> None:
         """Have the kernel wake us for so much, or what came in a moment (SO_RCVLOWAT)."""
-        if least == self._least:
+        if least == self._least or not _WAKES_LATE:
             return
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
         if (least == 1) != (self._least == 1):

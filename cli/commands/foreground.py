@@ -81,7 +81,8 @@ def signals_to(events: Events) -> Iterator[None]:
         # SimpleQueue.put is reentrant: the docs allow it in a signal handler.
         events.put(Interrupted())
 
-    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # Windows has no terminals that hang up.
+    ending = [signal.SIGINT, signal.SIGTERM, *filter(None, [getattr(signal, "SIGHUP", None)])]
     # What was ignored when this process started stays so, as under nohup(1).
     before = {
         number: signal.signal(number, interrupted)

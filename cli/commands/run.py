@@ -132,7 +132,7 @@ def check_stdin(job: JobOptions) -> None:
         if has_something():
             tell("what is on stdin is not passed on to the job; -i does that")
     elif job["tty"] and not is_terminal():
-        tell("the job runs on no terminal, as stdin is none")
+        tell("the job runs on no terminal, as stdin is none that passes on every key")
         job["tty"] = False
 
 

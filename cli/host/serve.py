@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from jobworker.cli.errors import CliError, ExitCode, tell
+from jobworker.cli.missing import check_server_is_installed
 
 DEFAULT_CONFIG = Path("/etc/jobworker/server.yaml")
 
@@ -46,6 +47,7 @@ def serve(config: Path, *, upgrade: bool, check: bool, new_journal: bool) -> Non
 
     Settings that cannot be served with end it with 78, and a line for each fault.
     """
+    check_server_is_installed()
     from jobworker.grpc_api.errors import ApiError, CannotServe
     from jobworker.grpc_api.serve import examine
     from jobworker.grpc_api.serve import serve as run_server
