@@ -23,6 +23,8 @@ _COMMANDS = {
     "send": ("commands.send", "send"),
     "stop": ("commands.stop", "stop"),
     "signal": ("commands.stop", "signal_job"),
+    "pause": ("commands.stop", "pause"),
+    "resume": ("commands.stop", "resume"),
     "status": ("commands.status", "status"),
     "wait": ("commands.wait", "wait"),
     "list": ("commands.status", "list_jobs"),

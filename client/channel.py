@@ -26,7 +26,7 @@ def _service_config() -> str:
     """
     repeatable = (
         *("Start", "Stop", "QueryStatus", "Wait", "List", "WhoAmI", "CanI", "Rights"),
-        "WouldPrune",
+        *("WouldPrune", "Pause", "Resume"),
     )
     service = "workerservice.WorkerService"
     policy = {

@@ -63,6 +63,16 @@ class Service:
         with calling():
             self._stub.Signal(request, timeout=PROMPT_SECONDS)
 
+    def pause(self, job: str) -> None:
+        """Have a job stand still."""
+        with calling():
+            self._stub.Pause(pb.PauseRequest(jobID=job), timeout=PROMPT_SECONDS)
+
+    def resume(self, job: str) -> None:
+        """Have a paused job go on."""
+        with calling():
+            self._stub.Resume(pb.ResumeRequest(jobID=job), timeout=PROMPT_SECONDS)
+
     def status(self, job: str) -> pb.QueryStatusResponse:
         """Return what there is to know of a job, given by its ID or a prefix of it."""
         request = pb.QueryStatusRequest(jobID=job)

@@ -55,6 +55,9 @@ class Reports(Protocol):
     def overflowed(self, job: Job) -> None:
         """The output has reached a limit at which the job is to be stopped."""
 
+    def paused(self, job: Job) -> None:
+        """A pause has come to its end: nothing of the job's tree moves, as far as can be had."""
+
     def stopped(self, job: Job) -> None:
         """A stop has come to its end: nothing is left of the job's tree."""
 
@@ -110,6 +113,15 @@ class Engine(Protocol):
 
     def resize(self, job: Job, rows: int, columns: int) -> None:
         """Set the size of the job's terminal. Raises LookupError where it has none."""
+
+    def pause(self, job: Job) -> None:
+        """Have every process of a job that is PAUSED stand still; `paused` is reported.
+
+        Also of one that does already. A stop lets them go on, and so does the job's end.
+        """
+
+    def resume(self, job: Job) -> None:
+        """Let them go on, as they do unless there was a pause. Raises OSError."""
 
     def usage(self, job: Job) -> Usage:
         """What the job has used by now, as far as that can be told."""

@@ -60,6 +60,10 @@ class NoInput(SupervisorError):
     """The job takes no input, or has no terminal: it was not started with one, or has ended."""
 
 
+class NotRunning(SupervisorError):
+    """The job is being started or stopped, or is paused: that is for one that runs."""
+
+
 class StillRunning(SupervisorError):
     """The job has not ended, so it cannot be removed."""
 

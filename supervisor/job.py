@@ -19,6 +19,12 @@ class State(IntEnum):
     RUNNING = 2
     STOPPING = 3
     ENDED = 4
+    PAUSED = 5
+
+    @property
+    def going_on(self) -> bool:
+        """Whether its program executes, or would but for a pause, and nobody has had it end."""
+        return self in (State.RUNNING, State.PAUSED)
 
 
 class Reason(IntEnum):
@@ -75,6 +81,8 @@ class Happening(IntEnum):
     STOP_ASKED = 2
     EXIT = 3
     LOSS = 4
+    PAUSE_ASKED = 5
+    RESUME_ASKED = 6
 
 
 TRANSITIONS: dict[tuple[State, Happening], State] = {
@@ -82,8 +90,15 @@ TRANSITIONS: dict[tuple[State, Happening], State] = {
     (State.STARTING, Happening.EXIT): State.ENDED,
     (State.STARTING, Happening.LOSS): State.ENDED,
     (State.RUNNING, Happening.STOP_ASKED): State.STOPPING,
+    (State.RUNNING, Happening.PAUSE_ASKED): State.PAUSED,
+    (State.RUNNING, Happening.RESUME_ASKED): State.RUNNING,
     (State.RUNNING, Happening.EXIT): State.ENDED,
     (State.RUNNING, Happening.LOSS): State.ENDED,
+    (State.PAUSED, Happening.PAUSE_ASKED): State.PAUSED,
+    (State.PAUSED, Happening.RESUME_ASKED): State.RUNNING,
+    (State.PAUSED, Happening.STOP_ASKED): State.STOPPING,
+    (State.PAUSED, Happening.EXIT): State.ENDED,
+    (State.PAUSED, Happening.LOSS): State.ENDED,
     (State.STOPPING, Happening.STOP_ASKED): State.STOPPING,
     (State.STOPPING, Happening.EXIT): State.ENDED,
     (State.STOPPING, Happening.LOSS): State.ENDED,
@@ -209,7 +224,7 @@ class Request:
 class Job:
     """One job as it is now; the journal's row. Only the supervisor changes it.
 
-    `reason` is NONE while it runs, and why it is being stopped while STOPPING.
+    `reason` is NONE while it goes on, and why it is being stopped while STOPPING.
     `pid` is the main process's, for people to see; how its engine finds the job
     again is in `engine_record`, which nobody else reads. `exit_status` and
     `signal` are valid once ENDED and not LOST. Times are nanoseconds since 1970; the output from

@@ -82,6 +82,17 @@ class AsyncJob:
         """Signal the main process, or every process of the job. Raises AlreadyEnded."""
         await self._worker.client.signal(self.id, number, to_all=to_all)
 
+    async def pause(self) -> None:
+        """Have every process stand still, until `resume` or a stop; a timeout goes on.
+
+        Raises AlreadyEnded and NotRunning.
+        """
+        await self._worker.client.pause(self.id)
+
+    async def resume(self) -> None:
+        """Have a paused job go on. Raises AlreadyEnded and NotRunning."""
+        await self._worker.client.resume(self.id)
+
     async def output(self, selection: Selection = EVERYTHING) -> AsyncGenerator[Chunk | Gap]:
         """The output, by default from its first byte to its end; gaps in place of what is gone."""
         async with self._worker.client.watch(self.id) as watched:

@@ -44,6 +44,17 @@ class Job:
         """Signal the main process, or every process of the job. Raises AlreadyEnded."""
         self._worker.run(self._job.signal(number, to_all=to_all))
 
+    def pause(self) -> None:
+        """Have every process stand still, until `resume` or a stop; a timeout goes on.
+
+        Raises AlreadyEnded and NotRunning.
+        """
+        self._worker.run(self._job.pause())
+
+    def resume(self) -> None:
+        """Have a paused job go on. Raises AlreadyEnded and NotRunning."""
+        self._worker.run(self._job.resume())
+
     def output(self, selection: Selection = EVERYTHING) -> Iterator[Chunk | Gap]:
         """The output, by default from its first byte to its end; gaps in place of what is gone."""
         pieces = self._job.output(selection)

@@ -1,4 +1,4 @@
-"""`jobworker stop` and `jobworker signal`: ends jobs, or sends them signals."""
+"""`jobworker stop`, `signal`, `pause` and `resume`: ends jobs, signals them, has them wait."""
 
 from typing import TYPE_CHECKING
 
@@ -78,6 +78,39 @@ def signal_job(
         _tell_done(service, job, output)
 
     for_each(service, jobs, send)
+
+
+@click.command()
+@click.argument("jobs", type=JobID(), metavar="JOB...", nargs=-1, required=True)
+@output_option
+@client_command
+def pause(service: "Service", jobs: tuple[str, ...], *, output: OutputFormat) -> None:
+    """Have jobs with everything they started stand still, and print each ID.
+
+    They keep their memory, and a timeout goes on. `resume` has them go on, `stop` ends them.
+    """
+    from jobworker.cli.commands.each import for_all_at_once
+
+    def hold(job: str) -> None:
+        service.pause(job)
+        _tell_done(service, job, output)
+
+    for_all_at_once(service, jobs, hold)
+
+
+@click.command()
+@click.argument("jobs", type=JobID(), metavar="JOB...", nargs=-1, required=True)
+@output_option
+@client_command
+def resume(service: "Service", jobs: tuple[str, ...], *, output: OutputFormat) -> None:
+    """Have paused jobs go on, and print each ID."""
+    from jobworker.cli.commands.each import for_all_at_once
+
+    def release(job: str) -> None:
+        service.resume(job)
+        _tell_done(service, job, output)
+
+    for_all_at_once(service, jobs, release)
 
 
 def _tell_done(service: "Service", job: str, output: OutputFormat) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Job:
     """A job's status. The field names are the keys of the JSON form.
 
-    `state` is starting, running, stopping or ended; `reason`, once ended, why:
+    `state` is starting, running, paused, stopping or ended; `reason`, once ended, why:
     exited, signaled, stopped, lost, timed_out, output_limit or out_of_memory.
     `exit_code`, once ended, is as a shell reports it, 128+N for signal N; a lost job has none.
     The end of the `command` is left out where `command_cut`. Of the `output_bytes`

@@ -31,7 +31,9 @@ _EVER_NS = 2**62
 # Records remembered, so that what is heard twice is recorded once.
 REMEMBERED = 20_000
 _RETRY_SECONDS = 1.0
-_RECORDED = (State.RUNNING, State.STOPPING, State.ENDED)
+_RECORDED = (State.RUNNING, State.PAUSED, State.STOPPING, State.ENDED)
+
+_TURNS = {"running": "paused", "paused": "running"}
 
 # A job's ID and the name of a state in the log.
 _Key = tuple[str, str]
@@ -102,14 +104,25 @@ class JobTrail:
         for job_id in list(self._waiting):
             job = self._waiting[job_id]
             for event in changes(job):
-                if (job.id, event.state) not in self._known:
+                if not self._is_known(job, event):
                     self._trail.append(event)
                     self._remember((job.id, event.state))
             del self._waiting[job_id]
             self._told_boottime_ns = _boottime_ns()
 
+    def _is_known(self, job: JobSnapshot, event: Changed) -> bool:
+        if (job.id, event.state) in self._known:
+            return True
+        # A paused job has run, and is told to run again only when it does.
+        began = event.state == _name(State.RUNNING) and job.state is not State.RUNNING
+        return began and (job.id, _name(State.PAUSED)) in self._known
+
     def _remember(self, key: _Key) -> None:
         self._known[key] = None
+        # These two take turns.
+        job_id, state = key
+        if (other := _TURNS.get(state)) is not None:
+            self._known.pop((job_id, other), None)
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
 
@@ -125,6 +138,8 @@ def changes(job: JobSnapshot) -> Iterator[Changed]:
     if job.state in _RECORDED:
         began = f"process {job.pid}, since {_time(job.created_ns)}"
         yield Changed(**common, state=_name(State.RUNNING), detail=began)
+    if job.state is State.PAUSED:
+        yield Changed(**common, state=_name(State.PAUSED), detail="")
     if job.state is State.STOPPING:
         yield Changed(**common, state=_name(State.STOPPING), detail=_reason(job.reason))
     if job.state is State.ENDED:

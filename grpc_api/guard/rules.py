@@ -36,6 +36,8 @@ RULES: dict[str, MethodRule] = {
     "GetOutput": MethodRule("output", About.ONE_JOB, lasting=True),
     "Signal": MethodRule("signal", About.ONE_JOB),
     "Input": MethodRule("attach", About.ONE_JOB, lasting=True),
+    "Pause": MethodRule("signal", About.ONE_JOB),
+    "Resume": MethodRule("signal", About.ONE_JOB),
     "Wait": MethodRule("status", About.ONE_JOB, lasting=True),
     "List": MethodRule("list", About.EACH_JOB),
     "Remove": MethodRule("stop", About.ONE_JOB),

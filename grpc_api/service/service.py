@@ -80,6 +80,14 @@ class WorkerService(WorkerServiceServicer):
         async for response in self._inputs.serve(current_call(), request, requests):
             yield response
 
+    async def Pause(self, request: pb.PauseRequest, context: _Context) -> pb.PauseResponse:
+        await self._supervisor.pause(_job().id)
+        return pb.PauseResponse()
+
+    async def Resume(self, request: pb.ResumeRequest, context: _Context) -> pb.ResumeResponse:
+        await self._supervisor.resume(_job().id)
+        return pb.ResumeResponse()
+
     async def QueryStatus(
         self, request: pb.QueryStatusRequest, context: _Context
     ) -> pb.QueryStatusResponse:

@@ -5,6 +5,7 @@ from time import time_ns
 
 from jobworker.supervisor.core.live_job import LiveJob
 from jobworker.supervisor.core.live_jobs import LiveJobs
+from jobworker.supervisor.core.pauses import Pauses
 from jobworker.supervisor.core.starts import Starts
 from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.engine import Engine, Exit
@@ -23,6 +24,7 @@ class Progress:
         engine: Engine,
         jobs: LiveJobs,
         starts: Starts,
+        pauses: Pauses,
         turn: Turn,
         *,
         started: Callable[[LiveJob], None],
@@ -31,6 +33,7 @@ class Progress:
         self._engine = engine
         self._jobs = jobs
         self._starts = starts
+        self._pauses = pauses
         self._turn = turn
         self._started = started
         self._overflowed = overflowed
@@ -54,7 +57,7 @@ class Progress:
     def exited(self, job: Job, how: Exit) -> None:
         """As in Reports."""
         live = self._jobs.get(job.id)
-        if live is not None and job.state in (State.RUNNING, State.STOPPING):
+        if live is not None and (job.state.going_on or job.state is State.STOPPING):
             self._record_exit(live, how)
         self._turn.after_commit(how.recorded)
 
@@ -85,8 +88,12 @@ class Progress:
     def overflowed(self, job: Job) -> None:
         """As in Reports."""
         live = self._jobs.get(job.id)
-        if live is not None and job.state is State.RUNNING:
+        if live is not None and job.state.going_on:
             self._overflowed(live)
+
+    def paused(self, job: Job) -> None:
+        """As in Reports."""
+        self._pauses.settled(job)
 
     def stopped(self, job: Job) -> None:
         """As in Reports."""

@@ -38,8 +38,10 @@ def _resume(supervisor: Supervisor, engine: Engine, job: Job) -> None:
     if job.state is State.STARTING:
         supervisor.starts.resume(live)
     engine.take_up(job)
-    if job.state in (State.RUNNING, State.STOPPING):
+    if job.state.going_on or job.state is State.STOPPING:
         supervisor.arm_timeout(live)
+    if job.state is State.PAUSED:
+        engine.pause(job)
     if job.state is State.STOPPING:
         supervisor.stop(live, None, job.reason)
     supervisor.jobs.retire(live)

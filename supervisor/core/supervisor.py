@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ from jobworker.supervisor.config import SupervisorConfig
 from jobworker.supervisor.core.answers import Answers
 from jobworker.supervisor.core.live_job import LiveJob
 from jobworker.supervisor.core.live_jobs import LiveJobs
+from jobworker.supervisor.core.pauses import Pauses, ended
 from jobworker.supervisor.core.progress import Progress
 from jobworker.supervisor.core.quota_counts import quotas_over
 from jobworker.supervisor.core.retention import Retention
@@ -23,6 +25,7 @@ from jobworker.supervisor.errors import (
     Drained,
     InvalidRequest,
     NoInput,
+    NotRunning,
     ShuttingDown,
     StillRunning,
     SupervisorError,
@@ -82,11 +85,13 @@ class Supervisor:
         self._answers = Answers(self.jobs, journal, self.turn)
         self.retention = Retention(loop, config, journal, self.turn, self.output_directory)
         self.starts = Starts(engine, self.jobs, self.turn)
+        self._pauses = Pauses(engine, self.turn)
         engine.report_to(
             Progress(
                 engine,
                 self.jobs,
                 self.starts,
+                self._pauses,
                 self.turn,
                 started=self._started,
                 overflowed=partial(self.stop, grace=None, why=Reason.OUTPUT_LIMIT),
@@ -125,6 +130,14 @@ class Supervisor:
             case requests.Watch(job_id):
                 self._answers.find(job_id)
                 client.watched.add(job_id)
+            case requests.Pause(job_id):
+                answer = partial(self._answers.job, client, seq, job_id)
+                self._pauses.pause(
+                    self._not_ended(job_id), partial(self._answer, client, seq, answer)
+                )
+                return
+            case requests.Resume(job_id):
+                self._pauses.resume(self._not_ended(job_id))
             case requests.Remove(job_id):
                 self._remove(job_id)
                 self.turn.after_commit(partial(client.reply, seq))
@@ -159,7 +172,7 @@ class Supervisor:
         if self._stopping and all(live.over for live in self.jobs):
             self._finish()
 
-    # -- starting, signalling, stopping --------------------------------------------
+    # -- starting, signalling, pausing, stopping --------------------------------------------
 
     def _start(self, client: Client, seq: int, call: requests.Start) -> None:
         request = _with_fingerprint(call.request)
@@ -211,6 +224,8 @@ class Supervisor:
 
     def _signal(self, job_id: str, number: int, *, to_all: bool) -> None:
         job = self._answers.find(job_id)
+        if job.state is State.PAUSED and number == signal.SIGCONT:
+            raise NotRunning(f"job {job_id} is paused: resume it in place of sending it SIGCONT")
         try:
             self._engine.signal(job, number, to_all=to_all)
         except ProcessLookupError:
@@ -233,6 +248,14 @@ class Supervisor:
         except ValueError as error:
             raise InvalidRequest(f"input must not leave a gap: {error}", "offset") from None
 
+    def _not_ended(self, job_id: str) -> LiveJob:
+        """The job to pause or resume."""
+        live = self.jobs.get(job_id)
+        if live is None:
+            self._answers.find(job_id)
+            raise ended(job_id)
+        return live
+
     def _live_again(self, job_id: str) -> LiveJob:
         """The job to stop; one that has ended is looked at again for what it left behind."""
         live = self.jobs.get(job_id)
@@ -250,7 +273,7 @@ class Supervisor:
             self._loop.call_later(max(0.0, timeout - lived), self._timed_out, live)
 
     def _timed_out(self, live: LiveJob) -> None:
-        if live.job.state is State.RUNNING and self.jobs.get(live.job.id) is live:
+        if live.job.state.going_on and self.jobs.get(live.job.id) is live:
             self.stop(live, None, Reason.TIMED_OUT)
 
     def stop(
@@ -267,7 +290,7 @@ class Supervisor:
             self._engine.give_up_after(live.job, seconds)
             return
         if live.job.state is not State.ENDED:
-            if live.job.state is State.RUNNING:
+            if live.job.state.going_on:
                 live.job.reason = why
             live.job.state = after(live.job.state, Happening.STOP_ASKED)
             self.turn.update(live)

@@ -188,6 +188,24 @@ class Cgroup:
             return not self.directory.exists()
         return True
 
+    def freeze(self, *, frozen: bool) -> bool:
+        """Have the tree stand still, soon, or go on; False where the kernel cannot (before 5.2)."""
+        try:
+            kernel_files.write(self.directory / "cgroup.freeze", "1" if frozen else "0")
+        except OSError as error:
+            _unless_gone(error)
+            return not self.directory.exists()
+        return True
+
+    def frozen(self) -> bool:
+        """Whether nothing in it moves; a cgroup that is empty or gone has nothing that could."""
+        try:
+            events = kernel_files.read(self.directory / "cgroup.events")
+        except OSError as error:
+            _unless_gone(error)
+            return True
+        return "frozen 1" in events or "populated 0" in events
+
     def limit(self, limits: Limits, controllers: frozenset[str]) -> None:
         """Have the kernel keep those of the limits that the controllers can keep.
 

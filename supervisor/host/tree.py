@@ -11,7 +11,7 @@ import contextlib
 import os
 import resource
 import signal
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
@@ -29,7 +29,8 @@ MOST_LISTINGS = 50
 class Process(NamedTuple):
     """One process: `start` in clock ticks since boot tells it from others with its PID.
 
-    `mark` is 0 and `token` empty where this user may not look.
+    `mark` is 0 and `token` empty where this user may not look; `still` says that a
+    signal has stopped it.
     """
 
     pid: int
@@ -38,6 +39,7 @@ class Process(NamedTuple):
     start: int
     mark: int
     token: str
+    still: bool = False
 
 
 class JobRoot(NamedTuple):
@@ -119,7 +121,8 @@ def _read(pid: int) -> Process | None:
         _, mark = resource.prlimit(pid, resource.RLIMIT_RSS)
     with contextlib.suppress(PermissionError):
         token = _token(Path(f"/proc/{pid}/environ").read_bytes())
-    return Process(pid, int(fields[1]), int(fields[3]), int(fields[19]), mark, token)
+    parent, session, start = (int(fields[place]) for place in (1, 3, 19))
+    return Process(pid, parent, session, start, mark, token, still=fields[0] in (b"T", b"t"))
 
 
 def _token(environment: bytes) -> str:
@@ -167,3 +170,16 @@ def send(processes: Iterable[Process], number: int) -> None:
                     signal.pidfd_send_signal(pidfd, number)
             finally:
                 os.close(pidfd)
+
+
+def signal_process(pid: int, number: int, still_it: Callable[[], bool]) -> None:
+    """Signal a process by its PID if, once that cannot change hands any more, it is `still_it`.
+
+    Raises ProcessLookupError when it is not there.
+    """
+    pidfd = os.pidfd_open(pid)
+    try:
+        if still_it():
+            signal.pidfd_send_signal(pidfd, number)
+    finally:
+        os.close(pidfd)

@@ -129,6 +129,14 @@ class SupervisorClient:
         """Set the size of a job's terminal. Raises NoInput for a job that has none."""
         await self._call(ipc.Request(resize=ipc.Resize(id=job_id, rows=rows, columns=columns)))
 
+    async def pause(self, job_id: str) -> JobSnapshot:
+        """Have a job's tree stand still. Raises AlreadyEnded and NotRunning."""
+        return await self._one(ipc.Request(pause=ipc.Pause(id=job_id)))
+
+    async def resume(self, job_id: str) -> JobSnapshot:
+        """Have it go on. Raises AlreadyEnded and NotRunning."""
+        return await self._one(ipc.Request(resume=ipc.Resume(id=job_id)))
+
     async def get(self, job_id: str) -> JobSnapshot:
         """The job as it is. Raises NoSuchJob."""
         return await self._one(ipc.Request(get=ipc.Get(id=job_id)))

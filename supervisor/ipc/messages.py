@@ -19,6 +19,7 @@ CODES: dict[type[errors.SupervisorError], ipc.Code] = {
     errors.CannotExecute: ipc.CANNOT_EXECUTE,
     errors.CannotPlace: ipc.CANNOT_PLACE,
     errors.AlreadyEnded: ipc.ALREADY_ENDED,
+    errors.NotRunning: ipc.NOT_RUNNING,
     errors.StillRunning: ipc.STILL_RUNNING,
     errors.Exhausted: ipc.EXHAUSTED,
     errors.QuotaReached: ipc.QUOTA_REACHED,

@@ -92,6 +92,18 @@ class Resize(NamedTuple):
     columns: int
 
 
+class Pause(NamedTuple):
+    """Have every process of a job stand still."""
+
+    id: str
+
+
+class Resume(NamedTuple):
+    """Have them go on."""
+
+    id: str
+
+
 class Get(NamedTuple):
     """Ask for a job as it is."""
 
@@ -142,7 +154,7 @@ class Owners(NamedTuple):
 
 
 AboutInput = Input | Resize
-AboutOne = Stop | Signal | Get | Watch | Unwatch | Remove
+AboutOne = Stop | Signal | Pause | Resume | Get | Watch | Unwatch | Remove
 Call = Start | MayStart | AboutInput | AboutOne | List | Observe | Owners
 
 
@@ -434,4 +446,6 @@ _READERS: dict[str | None, Callable[[Any], Call]] = {
     "watch": lambda asked: Watch(_job_id(asked.id)),
     "unwatch": lambda asked: Unwatch(_job_id(asked.id)),
     "remove": lambda asked: Remove(_job_id(asked.id)),
+    "pause": lambda asked: Pause(_job_id(asked.id)),
+    "resume": lambda asked: Resume(_job_id(asked.id)),
 }

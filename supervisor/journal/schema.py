@@ -2,7 +2,7 @@
 
 # "jobw" in ASCII, so that file(1) and we know the file for ours.
 APPLICATION_ID = 0x6A6F6277
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 SCHEMA = """
 CREATE TABLE job (
@@ -44,6 +44,8 @@ UPDATE job SET engine_record = json_object('pid', pid, 'start', pid_start, 'cgro
 ALTER TABLE job DROP COLUMN pid_start;
 ALTER TABLE job DROP COLUMN cgroup;
 """,
+    # The state 5, paused, which a job-worker of before would not know.
+    3: "",
 }
 
 # What is written once, and what `update` writes; both in the order of their values.

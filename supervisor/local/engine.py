@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterable
@@ -20,17 +21,20 @@ from jobworker.supervisor.keeper import packets
 from jobworker.supervisor.local.capture import Capture
 from jobworker.supervisor.local.keeper_link import KeeperLink, Kept
 from jobworker.supervisor.local.launches import Launches
-from jobworker.supervisor.local.local_job import LocalJob, Whereabouts
+from jobworker.supervisor.local.local_job import LocalJob, Whereabouts, tree_of
 from jobworker.supervisor.local.main_process import MainProcess
 from jobworker.supervisor.local.old_keeper import OldOrders
 from jobworker.supervisor.local.orders import Births, Orders
 from jobworker.supervisor.local.output_pipes import OutputPipes
+from jobworker.supervisor.local.pauses import Pauses
 from jobworker.supervisor.local.placement import Placement
-from jobworker.supervisor.local.stops import Stops, signal_tree
+from jobworker.supervisor.local.stops import Stops
 from jobworker.supervisor.local.streams import Streams, more_kept
 from jobworker.supervisor.local.survivors import end_survivors
 from jobworker.supervisor.output.pump import Pump
 from jobworker.supervisor.output.recorder import Keep, Recorder
+
+log = logging.getLogger(__name__)
 
 # How long the news of a main process's exit may take after the end of its output.
 EXIT_NEWS_SECONDS = 0.1
@@ -67,6 +71,7 @@ class LocalEngine:
         self._pump = Pump(loop)
         self._streams = Streams(loop, keeper, self._pump)
         self._stops = Stops(loop, lambda local: self._reports.stopped(local.job))
+        self._pauses = Pauses(loop, lambda local: self._reports.paused(local.job))
         self._capture = Capture(
             loop,
             self._pump,
@@ -184,6 +189,8 @@ class LocalEngine:
         local.main.look_for_told()
         self._streams.open(local, stdout, stderr, tuple(more[:count]))
         job.output_begin, job.output_end = local.output.recorder.begin, local.output.recorder.end
+        # Who was here before may have died before it let go of what it was stopping.
+        local.held = job.state is State.STOPPING
         if job.state is not State.ENDED:
             self._by_pid[local.where.pid] = local
         if job.state is State.STARTING:
@@ -246,17 +253,21 @@ class LocalEngine:
         usage = self.usage(local.job).ended().else_from(used.usage())
         cgroup = local.cgroup if "memory" in self._placement.controllers else None
         oom = cgroup is not None and accounting.oom_kills(cgroup.directory) > 0
+        try:
+            self._pauses.end(local)
+        except OSError as error:
+            log.warning("job %s: what it left stands still: %s", local.job.id, error)
         self._reports.exited(local.job, Exit(local.main.exit_code(status), usage, oom, recorded))
         self._streams.main_ended(local)
         self._capture.main_ended(local)
 
-    # -- signalling and stopping ----------------------------------------------------------------
+    # -- signalling, pausing, stopping -------------------------------------------------------
 
     def signal(self, job: Job, number: int, *, to_all: bool) -> None:
         """As in Engine."""
         local = self._jobs.get(job.id)
         if to_all:
-            signal_tree(job, number)
+            tree_of(job).signal(number)
         elif local is None or local.main is None or job.state is State.ENDED:
             raise ProcessLookupError
         else:
@@ -265,6 +276,16 @@ class LocalEngine:
     def stop(self, job: Job, grace: float, way: StopWay) -> None:
         """As in Engine."""
         self._stops.begin(self._jobs.get(job.id) or self._hold(job), grace, way)
+
+    def pause(self, job: Job) -> None:
+        """As in Engine."""
+        if (local := self._jobs.get(job.id)) is not None:
+            self._pauses.begin(local)
+
+    def resume(self, job: Job) -> None:
+        """As in Engine."""
+        if (local := self._jobs.get(job.id)) is not None:
+            self._pauses.end(local)
 
     # -- input ------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from jobworker.supervisor.host.accounting import Usage
 from jobworker.supervisor.host.cgroup import Cgroup
 from jobworker.supervisor.host.isolation import Profile
 from jobworker.supervisor.host.tree import JobRoot
+from jobworker.supervisor.host.whole_tree import WholeTree
 from jobworker.supervisor.job import Job, State
 from jobworker.supervisor.local.intake import Intake
 from jobworker.supervisor.local.launch import Launch
@@ -53,6 +54,14 @@ class Whereabouts(msgspec.Struct, frozen=True, omit_defaults=True):
         return Cgroup(Path(self.cgroup)) if self.cgroup else None
 
 
+def tree_of(job: Job) -> WholeTree:
+    """All processes of a job, as they are found by what is on record of it."""
+    where = Whereabouts.of(job)
+    # Bubblewrap would end, and with it what the job's end is told by.
+    spared = where.pid if job.request.profile is Profile.PRIVATE else 0
+    return WholeTree(where.directory, where.root(job), spared)
+
+
 @dataclass
 class LocalJob:
     """The launch while it lasts, the main process until it is forgotten, and the output.
@@ -69,6 +78,8 @@ class LocalJob:
     told: int = -1
     intake: Intake | None = None
     screen: Screen | None = None
+    # Its tree may stand still for a pause.
+    held: bool = False
 
     @property
     def root(self) -> JobRoot:
@@ -84,6 +95,16 @@ class LocalJob:
     def private(self) -> bool:
         """Whether its main process is a sandbox around its program."""
         return self.job.request.profile is Profile.PRIVATE
+
+    @property
+    def tree(self) -> WholeTree:
+        """All of its processes."""
+        return tree_of(self.job)
+
+    def release(self) -> None:
+        """Let its tree go on, which may stand still. Raises OSError."""
+        self.tree.release()
+        self.held = False
 
     def note_process(self, pid: int, start: int) -> None:
         """Its main process is this one; put it into the engine's record."""

@@ -4,11 +4,11 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from jobworker.supervisor.host import inside
 from jobworker.supervisor.host.isolation import program_of, told_by
+from jobworker.supervisor.host.tree import signal_process
 
 
 @dataclass
@@ -65,16 +65,3 @@ class MainProcess:
             if descriptor >= 0:
                 os.close(descriptor)
         self.pidfd = self.told = -1
-
-
-def signal_process(pid: int, number: int, still_it: Callable[[], bool]) -> None:
-    """Signal a process by its PID if, once that cannot change hands any more, it is `still_it`.
-
-    Raises ProcessLookupError when it is not there.
-    """
-    pidfd = os.pidfd_open(pid)
-    try:
-        if still_it():
-            signal.pidfd_send_signal(pidfd, number)
-    finally:
-        os.close(pidfd)

@@ -4,16 +4,12 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from jobworker.supervisor.host import tree
-from jobworker.supervisor.host.cgroup import Cgroup
-from jobworker.supervisor.host.isolation import Profile
-from jobworker.supervisor.job import Job, StopMode, StopWay
-from jobworker.supervisor.local.local_job import LocalJob, Whereabouts
-from jobworker.supervisor.local.main_process import signal_process
+from jobworker.supervisor.job import StopMode, StopWay
+from jobworker.supervisor.local.local_job import LocalJob
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +43,16 @@ class _Stop:
         if self.way.mode is not StopMode.MAIN or not self.local.main_lives():
             self.told_all = True
             with contextlib.suppress(ProcessLookupError):
-                signal_tree(self.local.job, self.way.signal)
+                self.local.tree.signal(self.way.signal)
                 # So that a stopped process gets to see its signal.
-                signal_tree(self.local.job, signal.SIGCONT)
+                self.local.tree.signal(signal.SIGCONT)
         else:
             with contextlib.suppress(ProcessLookupError):
                 _signal_main(self.local, self.way.signal)
                 _signal_main(self.local, signal.SIGCONT)
+        if self.local.held:
+            # What it is signalled with is the first that a paused job gets to see.
+            self.local.release()
 
 
 class Stops:
@@ -116,10 +115,10 @@ class Stops:
         processes = tree.snapshot([local.root for local in overdue]) if without_cgroup else []
         for stop in list(self._stops.values()):
             if now >= stop.deadline:
-                _kill(stop.local, processes)
+                stop.local.tree.kill(processes)
             elif stop.owed or (not stop.told_all and not stop.local.main_lives()):
                 stop.tell()
-            if not _any_left(stop.local, processes):
+            if not stop.local.tree.any_left(processes):
                 del self._stops[stop.local.job.id]
                 self._gone(stop.local)
 
@@ -128,45 +127,3 @@ def _signal_main(local: LocalJob, number: int) -> None:
     if local.main is None:
         raise ProcessLookupError
     local.main.signal(number)
-
-
-def signal_tree(job: Job, number: int) -> None:
-    """Send a signal to every process of the job. Raises ProcessLookupError when there is none."""
-    where = Whereabouts.of(job)
-    # Bubblewrap would end, and with it what the job's end is told by.
-    spared = where.pid if job.request.profile is Profile.PRIVATE else 0
-    cgroup = where.directory
-    if cgroup is not None:
-        found = [pid for pid in cgroup.pids() if pid != spared]
-        _signal_cgroup(cgroup, found, number)
-    else:
-        found_by = tree.members(tree.snapshot(), where.root(job))
-        members = [one for one in found_by if one.pid != spared]
-        found = [one.pid for one in members]
-        tree.send(members, number)
-    if not found:
-        raise ProcessLookupError(f"nothing is left of job {job.id}")
-
-
-def _kill(local: LocalJob, processes: Sequence[tree.Process]) -> None:
-    if local.cgroup is None:
-        tree.send(tree.members(processes, local.root), signal.SIGKILL)
-    elif not local.cgroup.kill():
-        _signal_cgroup(local.cgroup, local.cgroup.pids(), signal.SIGKILL)
-
-
-def _signal_cgroup(cgroup: Cgroup, pids: Iterable[int], number: int) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            # Between reading the PID and opening it, it may have changed hands.
-            signal_process(pid, number, partial(_holds, cgroup, pid))
-
-
-def _holds(cgroup: Cgroup, pid: int) -> bool:
-    return pid in cgroup.pids()
-
-
-def _any_left(local: LocalJob, processes: Sequence[tree.Process]) -> bool:
-    if local.cgroup is not None:
-        return local.cgroup.populated()
-    return bool(tree.members(processes, local.root))

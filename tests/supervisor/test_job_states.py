@@ -24,6 +24,15 @@ LIFE = {
         Happening.LOSS: State.ENDED,
     },
     State.RUNNING: {
+        Happening.PAUSE_ASKED: State.PAUSED,
+        Happening.RESUME_ASKED: State.RUNNING,
+        Happening.STOP_ASKED: State.STOPPING,
+        Happening.EXIT: State.ENDED,
+        Happening.LOSS: State.ENDED,
+    },
+    State.PAUSED: {
+        Happening.PAUSE_ASKED: State.PAUSED,
+        Happening.RESUME_ASKED: State.RUNNING,
         Happening.STOP_ASKED: State.STOPPING,
         Happening.EXIT: State.ENDED,
         Happening.LOSS: State.ENDED,
@@ -34,6 +43,16 @@ LIFE = {
         Happening.LOSS: State.ENDED,
     },
     State.ENDED: {},
+}
+
+
+# Running and paused take turns.
+AGE = {
+    State.STARTING: 0,
+    State.RUNNING: 1,
+    State.PAUSED: 1,
+    State.STOPPING: 2,
+    State.ENDED: 3,
 }
 
 
@@ -57,7 +76,7 @@ def test_a_life_goes_forward_and_ends_once(happenings: list[Happening]) -> None:
         except ImpossibleTransition:
             assert state is before
             continue
-        assert state >= before, "a job went back"
+        assert AGE[state] >= AGE[before], "a job went back"
         assert before is not State.ENDED, "something happened to a job after its end"
         ends += state is State.ENDED
         assert (state is State.ENDED) == (happening in {Happening.EXIT, Happening.LOSS})
@@ -74,7 +93,7 @@ def test_every_job_can_end_at_any_time(happenings: list[Happening], end: Happeni
 
 
 signals = st.integers(0, 64)
-states = st.sampled_from([State.RUNNING, State.STOPPING])
+states = st.sampled_from([State.RUNNING, State.PAUSED, State.STOPPING])
 why = st.sampled_from([Reason.STOPPED, Reason.TIMED_OUT, Reason.OUTPUT_LIMIT])
 
 
@@ -89,6 +108,9 @@ def test_a_job_that_is_being_stopped_ends_for_that_reason(
 def test_a_job_that_runs_ends_by_itself_by_a_signal_or_for_lack_of_memory(
     number: int, oom: bool
 ) -> None:
+    assert end_reason(State.PAUSED, Reason.NONE, number, oom=oom) is end_reason(
+        State.RUNNING, Reason.NONE, number, oom=oom
+    )
     reason = end_reason(State.RUNNING, Reason.NONE, number, oom=oom)
     # The kernel kills for lack of memory with SIGKILL; another end is the program's own.
     if oom and number == signal.SIGKILL:

@@ -1,15 +1,12 @@
 """Stopping jobs: the whole tree, however it spreads and hides, with its grace and no longer."""
 
 import asyncio
-import os
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from itertools import count
 from pathlib import Path
 
-import psutil
 import pytest
 
 from jobworker.supervisor import (
@@ -19,34 +16,12 @@ from jobworker.supervisor import (
     Chunk,
     Gap,
     Job,
-    JobWorker,
     NoSuchJob,
     Reason,
     State,
 )
 from tests.support.file_systems import Hanging, hanging_copy
-from tests.support.library import Site, eventually
-
-_numbers = count(100_000_000 + os.getpid() * 1000)
-
-
-class Sign:
-    """A number that is in the command line of every process of one job, and of no other."""
-
-    def __init__(self) -> None:
-        self.number = str(next(_numbers))
-
-    def processes(self) -> list[psutil.Process]:
-        """Those that carry it and have not ended."""
-        return [process for process in psutil.process_iter() if self._carries(process)]
-
-    def _carries(self, process: psutil.Process) -> bool:
-        try:
-            if process.status() == psutil.STATUS_ZOMBIE:
-                return False
-            return any(self.number in word for word in process.cmdline())
-        except psutil.NoSuchProcess:
-            return False
+from tests.support.library import TREES, Sign, Site, eventually, spread
 
 
 @pytest.fixture
@@ -55,35 +30,6 @@ def sign() -> Iterator[Sign]:
     yield made
     for process in made.processes():
         process.kill()
-
-
-# How a job spreads: a script that is given the sign, and how many processes carry it in the end.
-TREES = {
-    "one process": ("exec sleep $1", 1),
-    "children": ("sleep $1 & sleep $1 & wait", 3),
-    "a double fork": ("(sleep $1 &) ; exec sleep $1", 2),
-    "sessions of their own": ("setsid sleep $1 & setsid -f sleep $1; wait", 3),
-    "a daemon": ("(setsid sh -c 'cd /; sleep $1 & sleep 0' sh $1 &) ; exec sleep $1", 2),
-    "a cleared environment": ("exec env -i /bin/sleep $1", 1),
-    "a daemon with a cleared environment": (
-        "setsid -f env -i /bin/sh -c '/bin/sleep $1 & exit' sh $1; exec sleep $1",
-        2,
-    ),
-    "only what the main process left": ("setsid -f sleep $1; sleep $1 & exit 3", 2),
-    "only a daemon with a cleared environment": ("setsid -f env -i /bin/sleep $1; exit 3", 1),
-    "stopped": ("sleep $1 & kill -STOP $!; kill -STOP $$; exec sleep $1", 2),
-    "without output": ("exec >/dev/null 2>&1; sleep $1 & exec sleep $1", 2),
-}
-
-
-def spread(worker: JobWorker, sign: Sign, tree: str, before: str = "") -> Job:
-    """Start a job that spreads as TREES says, and wait until it has."""
-    script, processes = TREES[tree]
-    job = worker.start(["sh", "-c", f"{before}{script}", "sh", sign.number])
-    eventually("the job has spread", lambda: len(sign.processes()) == processes)
-    if "exit 3" in script:
-        assert job.wait().exit_code == 3
-    return job
 
 
 def written(job: Job, what: bytes) -> None:

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from unittest import mock
 
 import psutil
 
-from jobworker.supervisor import AsyncJobWorker, JobWorker
+from jobworker.supervisor import AsyncJobWorker, Job, JobWorker
 from tests.support.server import leaving_no_process
 
 DEADLINE_SECONDS = 60.0
@@ -170,3 +171,54 @@ def _descriptors() -> dict[int, str]:
             # The listing's own.
             continue
     return found
+
+
+_numbers = count(100_000_000 + os.getpid() * 1000)
+
+
+class Sign:
+    """A number that is in the command line of every process of one job, and of no other."""
+
+    def __init__(self) -> None:
+        self.number = str(next(_numbers))
+
+    def processes(self) -> list[psutil.Process]:
+        """Those that carry it and have not ended."""
+        return [process for process in psutil.process_iter() if self._carries(process)]
+
+    def _carries(self, process: psutil.Process) -> bool:
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return False
+            return any(self.number in word for word in process.cmdline())
+        except psutil.NoSuchProcess:
+            return False
+
+
+# How a job spreads: a script that is given the sign, and how many processes carry it in the end.
+TREES = {
+    "one process": ("exec sleep $1", 1),
+    "children": ("sleep $1 & sleep $1 & wait", 3),
+    "a double fork": ("(sleep $1 &) ; exec sleep $1", 2),
+    "sessions of their own": ("setsid sleep $1 & setsid -f sleep $1; wait", 3),
+    "a daemon": ("(setsid sh -c 'cd /; sleep $1 & sleep 0' sh $1 &) ; exec sleep $1", 2),
+    "a cleared environment": ("exec env -i /bin/sleep $1", 1),
+    "a daemon with a cleared environment": (
+        "setsid -f env -i /bin/sh -c '/bin/sleep $1 & exit' sh $1; exec sleep $1",
+        2,
+    ),
+    "only what the main process left": ("setsid -f sleep $1; sleep $1 & exit 3", 2),
+    "only a daemon with a cleared environment": ("setsid -f env -i /bin/sleep $1; exit 3", 1),
+    "stopped": ("sleep $1 & kill -STOP $!; kill -STOP $$; exec sleep $1", 2),
+    "without output": ("exec >/dev/null 2>&1; sleep $1 & exec sleep $1", 2),
+}
+
+
+def spread(worker: JobWorker, sign: Sign, tree: str, before: str = "") -> Job:
+    """Start a job that spreads as TREES says, and wait until it has."""
+    script, processes = TREES[tree]
+    job = worker.start(["sh", "-c", f"{before}{script}", "sh", sign.number])
+    eventually("the job has spread", lambda: len(sign.processes()) == processes)
+    if "exit 3" in script:
+        assert job.wait().exit_code == 3
+    return job
