@@ -78,7 +78,7 @@ class LiveJobs:
         if vacant:
             # The last moment to learn what those used that outlived the main process.
             job.usage = self._engine.usage(job).ended()
-            self._turn.update(live)
+            self._turn.learned(live)
         if vacant is False or not self._engine.clear(job):
             # Its main process is gone and its output closed, but something lives on.
             self._sweep_later()

@@ -70,7 +70,7 @@ class Progress:
         job.state = after(job.state, Happening.EXIT)
         job.ended_ns = time_ns()
         job.output_complete = job.output_complete or not self._engine.output_open(job)
-        self._turn.update(live)
+        self._turn.learned(live)
         self._jobs.retire(live)
 
     def grew(self, job: Job) -> None:
@@ -82,7 +82,7 @@ class Progress:
         """As in Reports."""
         if (live := self._jobs.get(job.id)) is not None:
             job.output_complete = True
-            self._turn.update(live)
+            self._turn.learned(live)
             self._jobs.retire(live)
 
     def overflowed(self, job: Job) -> None:

@@ -3,18 +3,21 @@
 from collections.abc import Callable
 
 from jobworker.supervisor.core.live_jobs import LiveJobs
+from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.job import State
 from jobworker.supervisor.journal.journal import Journal
 from jobworker.supervisor.quotas import WINDOW_SECONDS, Counts, Quotas, Subject, subjects_of
 
 
-def quotas_over(jobs: LiveJobs, journal: Journal, clock: Callable[[], float]) -> Quotas:
+def quotas_over(jobs: LiveJobs, journal: Journal, turn: Turn, clock: Callable[[], float]) -> Quotas:
     """Quotas that count these, and the starts that the journal has of the last minute."""
 
     def running(subject: Subject) -> int:
         return sum(one.job.state is not State.ENDED for one in jobs.of(subject))
 
     def output_bytes(subject: Subject) -> int:
+        # What is complete counts as the journal has it.
+        turn.settle_all()
         unfinished = (
             live.job.output_end - live.job.output_begin
             for live in jobs.of(subject)

@@ -98,7 +98,7 @@ class Supervisor:
             )
         )
         self._descriptors = Descriptors()
-        self._quotas = quotas_over(self.jobs, journal, loop.time)
+        self._quotas = quotas_over(self.jobs, journal, self.turn, loop.time)
 
     def output_directory(self, job_id: str) -> Path:
         """Where the job's segments are."""
@@ -144,15 +144,21 @@ class Supervisor:
                 return
             case requests.Unwatch(job_id):
                 client.watched.discard(job_id)
-                self._answer(client, seq, partial(client.reply, seq))
+                client.reply(seq)
                 return
             case requests.Get(job_id):
                 self._measure(job_id)
-        self._answer(client, seq, partial(self._answers.job, client, seq, job_id))
+        self._tell_of(client, seq, job_id)
 
-    def _answer(self, client: Client, seq: int, answer: Callable[[], None]) -> None:
+    def _answer(
+        self, client: Client, seq: int, answer: Callable[[], None], job_id: str = ""
+    ) -> None:
         """Answer at the end of the turn, if need be that it cannot be done."""
-        self.turn.answer(partial(client.attempt, seq, answer))
+        self.turn.answer(partial(client.attempt, seq, answer), job_id)
+
+    def _tell_of(self, client: Client, seq: int, job_id: str) -> None:
+        """Answer with a job as it is at the end of the turn."""
+        self._answer(client, seq, partial(self._answers.job, client, seq, job_id), job_id)
 
     def _measure(self, job_id: str) -> None:
         self._answers.find(job_id)
@@ -181,7 +187,7 @@ class Supervisor:
             if isinstance(result, SupervisorError):
                 self.turn.answer(partial(client.refuse, seq, result))
             else:
-                self._answer(client, seq, partial(self._answers.job, client, seq, result.job.id))
+                self._tell_of(client, seq, result.job.id)
 
         if self.starts.pending(request):
             self.starts.join(request, outcome)
@@ -190,7 +196,7 @@ class Supervisor:
         if known is not None and self.turn.removes(known.id):
             raise removed(request, known.id)
         if known is not None and not self.turn.withdraws(known.id):
-            self._answer(client, seq, partial(self._answers.job, client, seq, known.id))
+            self._tell_of(client, seq, known.id)
         else:
             self._check_serving(call.drained)
             self._quotas.admit(request, call.quotas)
@@ -258,11 +264,19 @@ class Supervisor:
 
     def _live_again(self, job_id: str) -> LiveJob:
         """The job to stop; one that has ended is looked at again for what it left behind."""
-        live = self.jobs.get(job_id)
+        live = self._live(job_id)
         if live is None:
             job = self._answers.find(job_id)
             live = LiveJob(job)
             self.jobs.add(live)
+        return live
+
+    def _live(self, job_id: str) -> LiveJob | None:
+        """The job, if it has something left to do: not if that is to go on record alone."""
+        live = self.jobs.get(job_id)
+        if live is not None and live.job.state is State.ENDED:
+            self.turn.settle_all()
+            live = self.jobs.get(job_id)
         return live
 
     def arm_timeout(self, live: LiveJob) -> None:

@@ -7,6 +7,10 @@ happen to recorded jobs; and last the answers and the news. A turn that answers
 nobody, and changes no job that somebody watches, leaves its sync to one that
 does, or to a timer.
 
+What could be found out again after a crash, as the keeper remembers processes
+and exits, leaves even its commit to the next, where nobody waits for it: then a
+short job's whole life is one change of its row.
+
 Whatever one of these steps raises, the others are done: what fails concerns one
 job or one client, and the rest of the turn belongs to others.
 """
@@ -25,8 +29,16 @@ log = logging.getLogger(__name__)
 
 # How long to wait before writing again to a journal that could not be written.
 RETRY_SECONDS = 0.5
-# How long what nobody waits for, such as an exit, may wait for its sync.
+# How long what nobody waits for, such as an exit, may wait for its commit, and then its sync.
+COMMIT_SECONDS = 0.02
 SYNC_SECONDS = 0.02
+
+
+class _Answer(NamedTuple):
+    """What tells somebody outside; about one job, or (empty) about any."""
+
+    action: Callable[[], None]
+    job_id: str
 
 
 class _Insert(NamedTuple):
@@ -64,10 +76,15 @@ class Turn:
         self._free = free
         self._stuck = stuck
         self._due = False
+        self._commit_due = False
         self._sync_due = False
+        # There is something that does not wait for a later turn's commit.
+        self._pressing = False
         # Something was put off that must not be told before a sync.
         self._owing = False
         self._unrecorded: set[str] = set()
+        # Those whose last change is committed, and may not be on the disk yet.
+        self._unsynced: set[str] = set()
         self._inserts: list[_Insert] = []
         self._updates: dict[str, LiveJob] = {}
         self._notes: dict[str, LiveJob] = {}
@@ -75,7 +92,7 @@ class Turn:
         self._withdrawn: set[str] = set()
         self._anyway: list[Callable[[], None]] = []
         self._after_commit: list[Callable[[], None]] = []
-        self._answers: list[Callable[[], None]] = []
+        self._answers: list[_Answer] = []
         self._news: dict[str, LiveJob] = {}
 
     def insert(
@@ -83,15 +100,24 @@ class Turn:
     ) -> None:
         """Record a new job and call `then`, or `failed` with why it cannot be recorded."""
         self._inserts.append(_Insert(live, then, failed))
-        self._settle()
+        self._press()
 
     def update(self, live: LiveJob) -> None:
         """Record a job's state as it will be at the end of the turn, and tell of it."""
         self._updates[live.job.id] = live
+        self._press()
+        self.tell(live)
+
+    def learned(self, live: LiveJob) -> None:
+        """Record what a crash would not undo, as it can be found out again; and tell of it then.
+
+        So it may be a later turn that does, unless somebody waits for it.
+        """
+        self._updates[live.job.id] = live
         self.tell(live)
 
     def note(self, live: LiveJob) -> None:
-        """Record a job's state as it will be; of no news to anybody, and not worth a sync."""
+        """The same of what is of no news to anybody, and not worth a sync."""
         self._notes[live.job.id] = live
         self._settle()
 
@@ -101,7 +127,7 @@ class Turn:
         self._notes.pop(job_id, None)
         self._news.pop(job_id, None)
         self._deletes.add(job_id)
-        self._settle()
+        self._press()
 
     def withdraw(self, job_id: str) -> None:
         """Remove a job from the record as if it had never been there."""
@@ -123,17 +149,22 @@ class Turn:
     def after_attempt(self, action: Callable[[], None]) -> None:
         """Do this once all changes so far are on record, or could not be put there."""
         self._anyway.append(action)
-        self._settle()
+        self._press()
 
     def after_commit(self, action: Callable[[], None]) -> None:
         """Do this once all changes so far are on record."""
         self._after_commit.append(action)
         self._settle()
 
-    def answer(self, action: Callable[[], None]) -> None:
-        """Do this last: it tells somebody outside."""
-        self._answers.append(action)
+    def answer(self, action: Callable[[], None], job_id: str = "") -> None:
+        """Do this last: it tells somebody outside of one job, or of any."""
+        self._answers.append(_Answer(action, job_id))
         self._settle()
+
+    def settle_all(self) -> None:
+        """Settle everything now, also what waits for another turn's commit."""
+        self._pressing = True
+        self.end()
 
     def tell(self, live: LiveJob) -> None:
         """There is news of this job that needs no record, such as more output."""
@@ -145,16 +176,43 @@ class Turn:
             self._due = True
             self._loop.call_soon(self.end)
 
+    def _press(self) -> None:
+        self._pressing = True
+        self._settle()
+
     def end(self) -> None:
-        """Settle everything now."""
+        """Settle everything now, but for what waits for another turn's commit."""
         self._due = False
+        answering = self._owing or bool(self._inserts or self._deletes)
+        answering = answering or any(map(self._concerns_the_record, self._answers))
+        answering = answering or any(map(self._watched, self._updates))
+        if answering or self._pressing:
+            self._settle_record(answering)
+            return
+        answers, self._answers = self._answers, []
+        self._tell_all(answers)
+        if (self._updates or self._notes or self._after_commit) and not self._commit_due:
+            self._commit_due = True
+            self._loop.call_later(COMMIT_SECONDS, self._commit_late)
+
+    def _concerns_the_record(self, answer: _Answer) -> bool:
+        """Whether it may tell what is not on the disk yet."""
+        about = answer.job_id
+        return not about or about in self._updates or about in self._unsynced
+
+    def _commit_late(self) -> None:
+        self._commit_due = False
+        if self._updates or self._notes or self._after_commit:
+            self._press()
+
+    def _settle_record(self, answering: bool) -> None:
+        """Commit, and do and tell what is on record then; sync before, if it is answered."""
+        self._pressing = False
         inserts, self._inserts = self._inserts, []
         # What the launches add is for the next turn: it needs another commit first.
         after_commit, self._after_commit = self._after_commit, []
         answers, self._answers = self._answers, []
         anyway, self._anyway = self._anyway, []
-        answering = self._owing or bool(inserts or answers or self._deletes)
-        answering = answering or any(map(self._watched, self._updates))
         try:
             deleted = self._commit_if_need_be_with_more_room(inserts)
         except sqlite3.Error as error:
@@ -166,7 +224,9 @@ class Turn:
             self._unrecorded = set(self._updates)
             refusals, self._answers = self._answers, []
             self._put_off(after_commit, [])
-            self._tell_all([*anyway, *answers, *refusals])
+            for step in anyway:
+                _contained(step)
+            self._tell_all([*answers, *refusals])
             _contained(partial(self._stuck, tuple(self._updates.values())))
             return
         for step in [insert.then for insert in inserts] + anyway:
@@ -181,20 +241,18 @@ class Turn:
             _contained(action)
         self._tell_all(answers)
 
-    def _tell_all(self, answers: list[Callable[[], None]]) -> None:
+    def _tell_all(self, answers: list[_Answer]) -> None:
         """Give these answers, and the news of jobs of which all is on record."""
         for answer in answers:
-            _contained(answer)
+            _contained(answer.action)
         news, self._news = self._news, {}
         for job_id, live in news.items():
-            if job_id in self._unrecorded:
+            if job_id in self._updates:
                 self._news[job_id] = live
             else:
                 _contained(partial(self._tell, live))
 
-    def _put_off(
-        self, after_commit: list[Callable[[], None]], answers: list[Callable[[], None]]
-    ) -> None:
+    def _put_off(self, after_commit: list[Callable[[], None]], answers: list[_Answer]) -> None:
         """Do and tell these when all is on record; try for that again soon."""
         self._after_commit = after_commit + self._after_commit
         self._answers = answers + self._answers
@@ -226,6 +284,7 @@ class Turn:
     def _try_sync(self) -> bool:
         try:
             self._journal.sync()
+            self._unsynced.clear()
         except OSError as error:
             log.error("the journal cannot be synced: %s", error)
             self._sync_later(RETRY_SECONDS)
@@ -251,6 +310,7 @@ class Turn:
         except sqlite3.Error:
             self._journal.rollback()
             raise
+        self._unsynced.update(self._updates)
         self._updates.clear()
         self._notes.clear()
         deleted, self._deletes = self._deletes, set()

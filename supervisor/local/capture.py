@@ -103,13 +103,20 @@ class Capture:
             self.main_ended(local)
 
     def main_ended(self, local: LocalJob) -> None:
-        """Note what is in the pipes: all that the main process wrote and is not on record."""
+        """Note what is in the pipes: all that the main process wrote and is not on record.
+
+        Most often nobody else writes to them, and little is left: then that is
+        moved, and the output complete, at once.
+        """
         self._undrained[local.job.id] = {
             pipe: _UNTIL_ITS_END if _at_end(pipe) else used
             for pipe in local.output.pipes
             if (used := _used(pipe)) or _at_end(pipe)
         }
         self._look_if_drained(local)
+        for pipe in [pipe for pipe in local.output.pipes if _at_end(pipe)]:
+            if self._move(local, pipe):
+                self._move(local, pipe)
 
     def _drained(self, local: LocalJob, pipe: int, moved: int) -> None:
         """Count bytes that have moved off the pipe of a job whose main process has ended."""

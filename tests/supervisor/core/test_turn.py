@@ -13,6 +13,7 @@ from jobworker.supervisor.journal.journal import Journal
 
 DEADLINE_SECONDS = 60
 ID = "01a00000-0000-7000-8000-000000000000"
+OTHER = ID[:-1] + "9"
 
 
 class Noting(Journal):
@@ -105,3 +106,79 @@ def test_what_one_step_raises_leaves_the_others_to_be_done(tmp_path: Path) -> No
 
     done = asyncio.run(settled(tmp_path, several, watched=False))
     assert done == ["orders", "sync", "committed", "answer", "told"]
+
+
+class Commits(Journal):
+    """A journal that notes its commits."""
+
+    def __init__(self, path: Path, order: list[str]) -> None:
+        super().__init__(path)
+        self._order = order
+
+    def commit(self, *, worth_a_sync: bool = True) -> None:
+        if self._database.in_transaction:
+            self._order.append("commit")
+        super().commit(worth_a_sync=worth_a_sync)
+
+
+@pytest.mark.parametrize(
+    ("about", "order"),
+    [
+        (None, ["commit", "recorded", "told"]),
+        (OTHER, ["answer", "commit", "recorded", "told"]),
+        (ID, ["commit", "recorded", "answer", "told"]),
+        ("", ["commit", "recorded", "answer", "told"]),
+    ],
+    ids=["nobody asks", "another job is asked for", "it is asked for", "all are asked for"],
+)
+def test_what_can_be_found_out_again_is_recorded_before_it_is_told(
+    tmp_path: Path, about: str | None, order: list[str]
+) -> None:
+    """An exit leaves its commit to a later turn, unless somebody is to hear of that job."""
+
+    async def act() -> list[str]:
+        done: list[str] = []
+        journal = Commits(tmp_path / "journal.sqlite", done)
+        live = LiveJob(Job(Request(ID, "alice", "team-a", ("true",)), 1))
+        journal.insert(live.job)
+        journal.sync()
+        done.clear()
+        told = asyncio.Event()
+
+        def tell(_: LiveJob) -> None:
+            done.append("told")
+            told.set()
+
+        loop = asyncio.get_running_loop()
+        turn = Turn(loop, journal, tell, lambda _: None, lambda _: False)
+        turn.learned(live)
+        turn.after_commit(lambda: done.append("recorded"))
+        if about is not None:
+            turn.answer(lambda: done.append("answer"), about)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await told.wait()
+        journal.close()
+        return done
+
+    assert asyncio.run(act()) == order
+
+
+def test_a_job_whose_end_waits_for_its_commit_can_be_removed(tmp_path: Path) -> None:
+    async def act() -> list[str]:
+        done: list[str] = []
+        journal = Commits(tmp_path / "journal.sqlite", done)
+        live = LiveJob(Job(Request(ID, "alice", "team-a", ("true",)), 1))
+        journal.insert(live.job)
+        journal.sync()
+        done.clear()
+        loop = asyncio.get_running_loop()
+        turn = Turn(loop, journal, lambda _: done.append("told"), lambda _: None, lambda _: False)
+        turn.learned(live)
+        turn.after_commit(lambda: done.append("forgotten"))
+        turn.end()
+        assert done == []
+        turn.settle_all()
+        journal.close()
+        return done
+
+    assert asyncio.run(act()) == ["commit", "forgotten", "told"]
