@@ -11,7 +11,6 @@ from typing import Self
 from weakref import WeakSet
 
 import msgspec
-import uuid_utils
 
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
@@ -261,7 +260,7 @@ class AsyncJobWorker:
             stopSignal=stop.signal,
             stopMode=pb.StopMode.Name(stop.mode),
         )
-        order = ipc.Start(id=str(uuid_utils.uuid7()), owner=OWNER, request=request)
+        order = ipc.Start(id=await self.client.new_id(), owner=OWNER, request=request)
         return AsyncJob(self, (await self.client.start(order)).id)
 
     def job(self, job_id: str) -> AsyncJob:

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import grpc
-from uuid_utils import uuid7
 
 from jobworker.authz.identity import Identity, IdentityError
 from jobworker.grpc_api.errors import TurnedAway
@@ -229,7 +228,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
             case About.ONE_JOB:
                 verdict = await self._access.judge(caller.identity, rule.action, request.jobID)
             case About.NEW_JOB:
-                verdict = self._access.judge_start(caller.identity, request, str(uuid7()))
+                job_id = await self._access.supervisor.new_id()
+                verdict = self._access.judge_start(caller.identity, request, job_id)
             case About.EACH_JOB:
                 verdict = self._access.each_job(rule.action)
         record(verdict)

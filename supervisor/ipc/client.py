@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.supervisor.errors import Exhausted, SupervisorUnavailable
+from jobworker.supervisor.ipc.job_ids import JobIDs
 from jobworker.supervisor.ipc.messages import error_of, stop_message
 from jobworker.supervisor.ipc.snapshot import JobSnapshot
 from jobworker.supervisor.ipc.watches import Watched, Watches
@@ -46,6 +47,7 @@ class SupervisorClient:
         self._watches = Watches(self._unwatch)
         self._connecting: set[asyncio.Task[None]] = set()
         self._keeper_gone = asyncio.Event()
+        self._ids: JobIDs | None = None
 
     def open(self) -> None:
         """Listen to the keeper, within the running event loop."""
@@ -68,6 +70,16 @@ class SupervisorClient:
         self._control.close()
 
     # -- requests ----------------------------------------------------------------
+
+    async def new_id(self) -> str:
+        """An ID for a new job, after that of every job there is."""
+        if self._ids is None:
+            newest = await self.list(ipc.List(limit=1))
+            # Others may have asked meanwhile.
+            self._ids = self._ids or JobIDs()
+            for job in newest:
+                self._ids.follow(job.id)
+        return self._ids.next()
 
     async def start(self, request: ipc.Start) -> JobSnapshot:
         """Start a job, or find the one this request started before."""

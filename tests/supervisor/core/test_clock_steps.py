@@ -1,7 +1,9 @@
 """The wall clock is set while jobs run: nothing is deleted, ended early or late, or misread."""
 
 import asyncio
+import time
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import uuid_utils
@@ -19,6 +21,7 @@ from jobworker.supervisor import (
     State,
     library,
 )
+from jobworker.supervisor.ipc import job_ids
 from tests.support import dying_supervisor
 from tests.support.library import Site, eventually
 
@@ -63,6 +66,45 @@ def test_retention_deletes_nothing(site: Site, clock: Path, step: int) -> None:
     with site.worker(**KEEP) as worker:
         assert [found.id for found in worker.list()] == [new.id, old.id]
         assert text(worker.job(old.id), Selection()) == b"old\n"
+
+
+@pytest.mark.parametrize("step", [-HOUR, -400 * DAY])
+def test_ids_ascend_whatever_the_clock_is_set_to(
+    step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a step back, new jobs were listed as the oldest."""
+    before = [str(uuid_utils.uuid7()) for _ in range(3)]
+    real = uuid_utils.uuid7
+
+    def stepped(nanoseconds: int | None = None) -> object:
+        return real(nanoseconds=nanoseconds or time.time_ns() + step * 10**9)
+
+    monkeypatch.setattr(job_ids, "uuid7", stepped)
+    ids = job_ids.JobIDs()
+    for job_id in before:
+        ids.follow(job_id)
+    after = [ids.next() for _ in range(1000)]
+    assert before + after == sorted(before + after)
+    assert len(set(after)) == 1000
+    assert all(UUID(one).version == 7 for one in after)
+
+
+def test_the_newest_is_listed_first_after_a_step_back(site: Site) -> None:
+    """A job of a clock that was ahead stayed the newest."""
+    with site.worker() as worker:
+        worker.start(["true"]).wait()
+
+    async def ahead() -> str:
+        async with site.async_worker() as worker:
+            job_id = str(uuid_utils.uuid7(nanoseconds=time.time_ns() + 400 * DAY * 10**9))
+            request = pb.StartRequest(rawArguments=[b"true"])
+            order = ipc.Start(id=job_id, owner=library.OWNER, request=request)
+            return (await worker.client.start(order)).id
+
+    newest = asyncio.run(ahead())
+    with site.worker() as worker:
+        later = [worker.start(["true"]).id for _ in range(3)]
+        assert [found.id for found in worker.list()][:4] == [*reversed(later), newest]
 
 
 @steps
