@@ -12,6 +12,7 @@ from bench.peers.daemon import NotInstalled
 PARTS = (
     "start",
     "output",
+    "session",
     "command",
     "crowd",
     "fanout",

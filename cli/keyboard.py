@@ -20,7 +20,7 @@ from jobworker.client.errors import ClientError
 if TYPE_CHECKING:
     from jobworker.client.input import InputSender
 
-READ_BYTES = 256 * 1024
+READ_BYTES = 1024 * 1024
 DETACH_KEYS = "ctrl-],ctrl-],ctrl-]"
 # The keys must come within so long: who types them otherwise means the job.
 KEYS_SECONDS = 1.0

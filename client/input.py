@@ -13,9 +13,9 @@ from jobworker.client.outage import Outage
 from jobworker.proto import workerservice_pb2 as pb
 
 # The most that a message holds; the server takes 1 MiB.
-MESSAGE_BYTES = 256 * 1024
+MESSAGE_BYTES = 1024 * 1024
 # How much may be under way before `send` waits.
-WINDOW_BYTES = 1024 * 1024
+WINDOW_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(eq=False)

@@ -37,13 +37,14 @@ from jobworker.grpc_api.service.service import WorkerService
 from jobworker.grpc_api.upkeep.expiry import watch_expiry
 from jobworker.grpc_api.upkeep.file_watch import FileWatch
 from jobworker.grpc_api.upkeep.health import Health
-from jobworker.grpc_api.upkeep.memory import give_back_freed_memory, keep_freed_memory
+from jobworker.grpc_api.upkeep.memory import KEPT_BYTES, give_back_freed_memory
 from jobworker.grpc_api.upkeep.reload import keep_reloading, policy_files, policy_source, tls_source
 from jobworker.proto.workerservice_pb2_grpc import add_WorkerServiceServicer_to_server
 from jobworker.supervisor import (
     REFUSED,
     Line,
     SupervisorClient,
+    keep_freed_memory,
     log_environment,
     log_to_stderr,
 )
@@ -83,7 +84,7 @@ def main(config: str, line: Line) -> None:
     logging.getLogger("casbin").setLevel(logging.WARNING)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     become_front(settings)
-    keep_freed_memory()
+    keep_freed_memory(KEPT_BYTES)
     if shared := warning(settings.supervisor()):
         log.warning("%s", shared)
     try:

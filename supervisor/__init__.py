@@ -80,6 +80,9 @@ if TYPE_CHECKING:
     from jobworker.supervisor.host.limits import (
         Limits,
     )
+    from jobworker.supervisor.host.memory import (
+        keep_freed_memory,
+    )
     from jobworker.supervisor.host.sizes import (
         Size,
         is_size,
@@ -233,6 +236,7 @@ _HOME = {
     "Input": "job",
     "InputPiece": "job",
     "Received": "job",
+    "keep_freed_memory": "host.memory",
 }
 
 __all__ = [
@@ -298,6 +302,7 @@ __all__ = [
     "follow",
     "is_size",
     "is_utf8",
+    "keep_freed_memory",
     "legible",
     "limits_message",
     "log_environment",

@@ -5,14 +5,8 @@ import contextlib
 import ctypes
 from typing import Never
 
-# mallopt(3), malloc.h.
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
-_TRIM_BYTES = 64 * 1024 * 1024
-# The largest that glibc takes.
-_MMAP_BYTES = 32 * 1024 * 1024
-
-
+# What may be free at the top of the heap.
+KEPT_BYTES = 64 * 1024 * 1024
 # What may be free in all of the allocator's arenas, and how often that is looked at.
 _SPARE_BYTES = 32 * 1024 * 1024
 _LOOK_SECONDS = 2.0
@@ -47,16 +41,3 @@ async def give_back_freed_memory() -> Never:
             await asyncio.sleep(_LOOK_SECONDS)
     await asyncio.Event().wait()
     raise AssertionError("nothing sets it")
-
-
-def keep_freed_memory() -> None:
-    """Have up to 64 MiB of freed memory kept for what is allocated next.
-
-    A piece of output lives for a millisecond. Where its memory goes back to the
-    kernel each time, so that all its pages are touched anew, a stream costs the
-    front twice the CPU time. Does nothing where the C library is not glibc.
-    """
-    library = ctypes.CDLL(None)
-    with contextlib.suppress(AttributeError):
-        library.mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
-        library.mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)

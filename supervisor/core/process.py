@@ -14,6 +14,7 @@ from jobworker.supervisor.core.recovery import recover
 from jobworker.supervisor.core.supervisor import Supervisor
 from jobworker.supervisor.errors import StateError
 from jobworker.supervisor.host.cgroup import JobCgroups
+from jobworker.supervisor.host.memory import keep_freed_memory
 from jobworker.supervisor.journal.journal import Journal
 from jobworker.supervisor.journal.missing import JOURNAL, check_journal_is_there
 from jobworker.supervisor.keeper.config import REFUSED
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 # How long processes that were killed may take to leave their cgroups.
 EMPTY_SECONDS = 2.0
+# Room for the pieces of input on their way: some copies of a MiB.
+KEPT_BYTES = 8 * 1024 * 1024
 
 
 def main(config: str, line: Line) -> None:
@@ -33,6 +36,7 @@ def main(config: str, line: Line) -> None:
     log_to_stderr("supervisor")
     # A terminal sends these to the whole group; the keeper decides what they mean.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed_memory(KEPT_BYTES)
     settings = msgspec.json.decode(config, type=SupervisorConfig)
     state_dir = Path(settings.state_dir)
     try:

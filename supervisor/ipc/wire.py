@@ -66,7 +66,8 @@ class FrameProtocol(asyncio.Protocol):
             end = position + _LENGTH.size + length
             if len(self._buffer) < end:
                 break
-            frame = bytes(self._buffer[position + _LENGTH.size : end])
+            with memoryview(self._buffer) as view:
+                frame = bytes(view[position + _LENGTH.size : end])
             position = end
             self._received(frame)
         del self._buffer[:position]
