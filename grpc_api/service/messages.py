@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from functools import cache
 
 from jobworker.grpc_api.service.output import timestamp
 from jobworker.proto import workerservice_pb2 as pb
@@ -16,6 +17,9 @@ from jobworker.supervisor import (
     usage_message,
 )
 
+# Asked for with every job.
+_state_name = cache(pb.JobState.Name)
+_reason_name = cache(pb.EndReason.Name)
 # Characters; quotes may make five of one.
 _MOST_COMMAND = 65_536
 
@@ -50,8 +54,8 @@ def status_message(job: JobSnapshot) -> pb.QueryStatusResponse:
         Arguments=map(legible, job.argv[1:]),
         rawArguments=[] if all(map(is_utf8, job.argv)) else map(to_bytes, job.argv),
         argumentsCut=job.argv_cut,
-        state=pb.JobState.Name(job.state),
-        endReason=pb.EndReason.Name(job.reason),
+        state=_state_name(job.state),
+        endReason=_reason_name(job.reason),
         signal=job.signal,
         owner=job.owner,
         tenant=job.tenant,
@@ -66,10 +70,10 @@ def status_message(job: JobSnapshot) -> pb.QueryStatusResponse:
         limits=job.request.limits,
         user=job.user,
         userShared=job.user_shared,
-        isolation=pb.Isolation.Name(job.isolation.profile),
-        noNetwork=not job.isolation.network,
-        stopSignal=job.stop.signal,
-        stopMode=pb.StopMode.Name(job.stop.mode),
+        isolation=job.request.isolation,
+        noNetwork=job.request.noNetwork,
+        stopSignal=job.request.stopSignal,
+        stopMode=job.request.stopMode,
         request=job.request,
     )
     if job.state is State.ENDED:

@@ -52,11 +52,15 @@ class Answers:
         message.unrecorded = True
         return message
 
-    def message(self, job: Job, live: LiveJob | None, most: int = MAX_ARGV_BYTES) -> JobMessage:
-        """A job as clients see it, with at most so many bytes of its command line."""
-        lived_ns = self._journal.clock.lived_ns(job.id)
+    def message(self, job: Job, live: LiveJob | None) -> JobMessage:
+        """A job as clients see it."""
+        return self._message(job, live, self._journal.clock.lived_ns(job.id), MAX_ARGV_BYTES)
+
+    def _message(
+        self, job: Job, live: LiveJob | None, lived_ns: dict[str, int], most: int
+    ) -> JobMessage:
         gone = live.gone if live else not self._turn.unrecorded(job.id)
-        return job_message(job, gone=gone, lived_ns=lived_ns, most=most)
+        return job_message(job, gone=gone, lived_ns=lived_ns.get(job.id, 0), most=most)
 
     def job(self, client: Client, seq: int, job_id: str) -> None:
         """Answer with one job, or that it is no longer there."""
@@ -80,10 +84,11 @@ class Answers:
     def _list(self, client: Client, seq: int, asked: requests.List) -> None:
         found = self._journal.page(asked)
         lives = [self._live(job.id) for job in found]
+        lived_ns = self._journal.clock.lived_ns(*(job.id for job in found))
         client.reply(
             seq,
             *(
-                self.message(live.job if live else job, live, MAX_LISTED_BYTES)
+                self._message(live.job if live else job, live, lived_ns, MAX_LISTED_BYTES)
                 for job, live in zip(found, lives, strict=True)
             ),
         )

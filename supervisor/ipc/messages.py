@@ -1,6 +1,7 @@
 """From jobs and errors to messages on the pipe."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from jobworker.proto import ipc_pb2 as ipc
@@ -41,6 +42,15 @@ MAX_LISTED_BYTES = 2048
 JobMessage = ipc.Job
 
 
+# Asked for with every job.
+_state_name = cache(pb.JobState.Name)
+_reason_name = cache(pb.EndReason.Name)
+_overflow_name = cache(pb.OutputOverflow.Name)
+_isolation_name = cache(pb.Isolation.Name)
+_stop_mode_name = cache(pb.StopMode.Name)
+_input_name = cache(pb.InputMode.Name)
+
+
 def job_message(job: Job, *, gone: bool, lived_ns: int = 0, most: int = MAX_ARGV_BYTES) -> ipc.Job:
     """A job as clients see it, with at most so many bytes of its command line."""
     argv, cut = _cut(job.request.argv, most)
@@ -51,8 +61,8 @@ def job_message(job: Job, *, gone: bool, lived_ns: int = 0, most: int = MAX_ARGV
         argv=argv,
         argv_cut=cut,
         cwd=to_bytes(job.request.cwd),
-        state=pb.JobState.Name(job.state),
-        reason=pb.EndReason.Name(job.reason),
+        state=_state_name(job.state),
+        reason=_reason_name(job.reason),
         pid=job.pid,
         exit_status=job.exit_status,
         signal=job.signal,
@@ -95,16 +105,16 @@ def request_message(request: Request) -> pb.StartRequest:
         timeoutSeconds=request.limits.timeout,
         outputLimit=pb.OutputLimit(
             bytes=request.output_limit.bytes,
-            overflow=pb.OutputOverflow.Name(OVERFLOWS[request.output_limit.overflow]),
+            overflow=_overflow_name(OVERFLOWS[request.output_limit.overflow]),
             rate=request.output_limit.rate,
         ),
         limits=limits_message(request.limits),
-        isolation=pb.Isolation.Name(request.profile),
+        isolation=_isolation_name(request.profile),
         noNetwork=not request.network,
         stopSignal=request.stop.signal,
-        stopMode=pb.StopMode.Name(request.stop.mode),
+        stopMode=_stop_mode_name(request.stop.mode),
         loginEnvironment=request.login,
-        input=pb.InputMode.Name(request.input),
+        input=_input_name(request.input),
         terminal=terminal_message(request.terminal) if request.terminal.rows else None,
     )
 
@@ -157,6 +167,7 @@ _USAGE = {
     "written": "writtenBytes",
     "processes": "processes",
 }
+_USAGE_OF = {field: name for name, field in _USAGE.items()}
 
 
 def usage_message(usage: Usage) -> pb.Usage:
@@ -167,8 +178,8 @@ def usage_message(usage: Usage) -> pb.Usage:
 
 def usage_of(message: pb.Usage) -> Usage:
     """The usage that is told; `usage_message`'s inverse."""
-    known = {name: field for name, field in _USAGE.items() if message.HasField(field)}
-    return Usage(**{name: getattr(message, field) for name, field in known.items()})
+    known = ((field.name, value) for field, value in message.ListFields())
+    return Usage(**{_USAGE_OF[name]: value for name, value in known if name in _USAGE_OF})
 
 
 def words_of(error: errors.SupervisorError) -> str:

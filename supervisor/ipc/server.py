@@ -56,7 +56,10 @@ class Client:
 
     def reply(self, seq: int, *jobs: ipc.Job) -> None:
         """Answer a request with jobs."""
-        self._send(ipc.Event(reply=ipc.Reply(seq=seq, jobs=jobs)))
+        event = ipc.Event()
+        event.reply.seq = seq
+        event.reply.jobs.extend(jobs)
+        self._send(event)
 
     def reply_owners(self, seq: int, owners: Iterable[tuple[str, str]]) -> None:
         """Answer with owners and tenants."""

@@ -52,11 +52,8 @@ class JobSnapshot:
     detail: str
     gone: bool
     usage: Usage
-    limits: Limits
     user: str
     user_shared: bool
-    isolation: Isolation
-    stop: StopWay
     request: pb.StartRequest
     unrecorded: bool
 
@@ -64,6 +61,21 @@ class JobSnapshot:
     def ended(self) -> bool:
         """Whether the main process has ended."""
         return self.state is State.ENDED
+
+    @property
+    def limits(self) -> Limits:
+        """What it may use."""
+        return limits_of(self.request.limits, self.request.timeoutSeconds)
+
+    @property
+    def isolation(self) -> Isolation:
+        """What it sees of the host."""
+        return Isolation(Profile(self.request.isolation), not self.request.noNetwork)
+
+    @property
+    def stop(self) -> StopWay:
+        """How a stop of it begins."""
+        return StopWay(self.request.stopSignal, StopMode(self.request.stopMode))
 
     @property
     def exit_code(self) -> int:
@@ -103,11 +115,8 @@ class JobSnapshot:
             detail=job.detail,
             gone=job.gone,
             usage=usage_of(job.usage),
-            limits=limits_of(asked.limits, asked.timeoutSeconds),
             user=job.user,
             user_shared=job.user_shared,
-            isolation=Isolation(Profile(asked.isolation), not asked.noNetwork),
-            stop=StopWay(asked.stopSignal, StopMode(asked.stopMode)),
             request=asked,
             unrecorded=job.unrecorded,
         )

@@ -8,6 +8,7 @@ can be told from a step.
 """
 
 import contextlib
+import json
 import sqlite3
 import time
 from collections.abc import Callable
@@ -108,12 +109,15 @@ class JobClock:
             (self.now_ns(), job_id),
         )
 
-    def lived_ns(self, job_id: str) -> int:
-        """How long the job was, or has been until now; 0 for one that is not on record."""
-        row = self._database.execute(
-            "SELECT created_ns, ended_ns FROM job_clock WHERE id = ?", (job_id,)
-        ).fetchone()
-        return max(0, (row[1] or self.now_ns()) - row[0]) if row else 0
+    def lived_ns(self, *job_ids: str) -> dict[str, int]:
+        """How long these jobs were, or have been until now, without those not on record."""
+        now = self.now_ns()
+        rows = self._database.execute(
+            "SELECT id, created_ns, ended_ns FROM job_clock "
+            "WHERE id IN (SELECT value FROM json_each(?))",
+            (json.dumps(job_ids),),
+        )
+        return {job_id: max(0, (ended or now) - created) for job_id, created, ended in rows}
 
     def age_seconds(self, job_id: str) -> float:
         """For how long the job has been on record; 0 for one that is not."""

@@ -61,6 +61,8 @@ class Pages:
             return list(self._rows(asked, "", ()))
         index = "INDEXED BY job_owner_live" if asked.running else "INDEXED BY job_owner"
         each = [self._rows(asked, index, pair) for pair in dict.fromkeys(asked.whose)]
+        if len(each) == 1:
+            return list(each[0])
         return list(islice(heapq.merge(*each, key=_id, reverse=True), asked.limit))
 
     def _rows(self, asked: List, index: str, pair: tuple[str, ...]) -> Iterator[_Row]:
