@@ -32,6 +32,7 @@ _COMMANDS = {
     "logs": ("commands.logs", "logs"),
     "rm": ("commands.remove", "remove"),
     "prune": ("commands.remove", "prune"),
+    "config": ("setup.config", "config"),
     "whoami": ("commands.whoami", "whoami"),
     "can-i": ("commands.can_i", "can_i"),
     "serve": ("host.serve", "serve"),
@@ -73,7 +74,8 @@ def cli() -> None:
 
     The client commands find the server and your certificate by these options
     (which may also follow the subcommand), by the environment, and in
-    ~/.config/jobworker/config.yaml, in that order.
+    ~/.config/jobworker/config.yaml, in that order. Several servers are contexts
+    there, see `jobworker config`.
     """
 
 

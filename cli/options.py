@@ -5,13 +5,13 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise, takewhile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import click
 
+from jobworker.cli.contexts import ContextName, chosen, flags_of, settings_file, settings_path
 from jobworker.cli.errors import failure, speak_json, tell
-from jobworker.cli.settings import NAMES, config_path, resolve
+from jobworker.cli.settings import NAMES, SettingsFile, resolve
 from jobworker.client.endpoint import Endpoint
 from jobworker.client.errors import ClientError
 
@@ -55,28 +55,41 @@ def say_json(value: Mapping[str, object]) -> None:
 
 
 def connection_options(command: Command) -> Command:
-    """Add --server, --ca, --cert, --key and --config; `endpoint` then returns what they say.
+    """Add --context, --server, --ca, --cert, --key and --config; `endpoint` returns what they say.
 
     They may stand before the subcommand or after it; the later one wins.
     """
-    for name, metavar, text in reversed(_CONNECTION):
-        command = click.option(
-            f"--{name}",
-            metavar=metavar,
-            expose_value=False,
-            callback=_remember,
-            help=f"{text} [env: JOBWORKER_{name.upper()}]",
-        )(command)
+    for name in reversed(_CONNECTION):
+        command = _connection_option(name)(command)
     return command
 
 
-_CONNECTION = (
-    ("server", "HOST:PORT", "The server to call."),
-    ("ca", "FILE", "The CA certificate that the server's must be signed by."),
-    ("cert", "FILE", "Your certificate."),
-    ("key", "FILE", "Your certificate's private key."),
-    ("config", "FILE", "The settings file with these as its keys."),
-)
+def config_file_option(command: Command) -> Command:
+    """Add --config alone, as one of the connection's options."""
+    return _connection_option("config")(command)
+
+
+def _connection_option(name: str) -> Callable[[Command], Command]:
+    metavar, text = _CONNECTION[name]
+    return click.option(
+        f"--{name}",
+        metavar=metavar,
+        type=ContextName() if name == "context" else str,
+        expose_value=False,
+        callback=_remember,
+        help=f"{text} [env: JOBWORKER_{name.upper()}]",
+    )
+
+
+# Name -> its value's, and what it says.
+_CONNECTION = {
+    "context": ("NAME", "Which of the servers in the settings file to call, and as whom."),
+    "server": ("HOST:PORT", "The server to call."),
+    "ca": ("FILE", "The CA certificate that the server's must be signed by."),
+    "cert": ("FILE", "Your certificate."),
+    "key": ("FILE", "Your certificate's private key."),
+    "config": ("FILE", "The settings file with these as its keys."),
+}
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -91,16 +104,12 @@ def endpoint(context: click.Context) -> Endpoint:
     Raises:
         SettingsError: See `settings.resolve` and `config_file.read_config`.
     """
-    flags: dict[str, str] = context.find_root().ensure_object(dict)
-    chosen = flags.get("config") or os.environ.get("JOBWORKER_CONFIG")
-    path = Path(chosen) if chosen else config_path(os.environ)
-    missing = {name for name in NAMES if name not in flags} - _set_in(os.environ)
-    # The YAML reader is slow to import, and not needed when nothing is left to find.
-    if missing and (chosen or path.exists()):
-        from jobworker.cli.config_file import read_config
-
-        return resolve(flags, os.environ, read_config(path), path)
-    return resolve(flags, os.environ, {}, path)
+    flags = flags_of(context)
+    given = set(flags) | _set_in(os.environ)
+    # The file need not be read when nothing is left to find.
+    needed = chosen(context) is not None or not given.issuperset(NAMES)
+    file = settings_file(context) if needed else SettingsFile(settings_path(context))
+    return resolve(flags, os.environ, file)
 
 
 def _set_in(environ: Mapping[str, str]) -> set[str]:

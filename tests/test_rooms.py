@@ -101,6 +101,7 @@ ALLOWED = {
     "cli": "client proto",
     "cli.display": "cli client proto",
     "cli.commands": "cli cli.display client proto",
+    "cli.setup": "cli cli.display",
     "cli.host": """
         authz authz.audit authz.ca authz.policy authz.workbench cli cli.display
         grpc_api grpc_api.admin grpc_api.serve proto

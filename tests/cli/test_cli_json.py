@@ -220,6 +220,18 @@ def test_policies(tmp_path: Path) -> None:
     assert administrate(tmp_path, "policy-diff", "policy", "diff", "p.yaml", "new.yaml", code=1)
 
 
+def test_the_settings_and_their_contexts(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("ca: ca.crt\ncontexts: {lab: {server: lab}, home: {server: home, key: k}}\n")
+    words = ("--config", str(file), "--context", "lab")
+    (view,) = told(server, "config", "config view", *words)
+    assert view["context"] == "lab"
+    assert view["server"] == {"value": "lab", "source": f"{file}:2"}
+    lab, home = told(server, "context", "config list", *words)
+    assert (lab["name"], lab["in_use"], lab["ca"]) == ("lab", True, str(tmp_path / "ca.crt"))
+    assert (home["in_use"], home["key"], home["cert"]) == (False, str(tmp_path / "k"), None)
+
+
 def test_every_schema_is_told_of_and_has_been_seen() -> None:
     table = re.findall(r"\(json/([\w-]+)\.schema\.json\)", (DOCS / "json.md").read_text())
     assert sorted(set(table)) == sorted(SCHEMAS)

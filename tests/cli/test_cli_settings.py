@@ -8,15 +8,16 @@ from hypothesis import strategies as st
 
 from jobworker.cli.config_file import read_config
 from jobworker.cli.errors import SettingsError
-from jobworker.cli.settings import Setting, config_path, resolve
+from jobworker.cli.settings import Setting, SettingsFile, config_path, resolve
 
 FILE = Path("/home/alice/.config/jobworker/config.yaml")
-IN_FILE = {name: Setting(f"file-{name}", f"{FILE}:1") for name in ("server", "ca", "cert", "key")}
+NAMES = ("server", "ca", "cert", "key")
+IN_FILE = SettingsFile(FILE, {name: Setting(f"file-{name}", f"{FILE}:1") for name in NAMES})
 
 
 def test_a_flag_wins_over_the_environment_and_that_over_the_file() -> None:
     settings = resolve(
-        {"ca": "flag-ca"}, {"JOBWORKER_CA": "env-ca", "JOBWORKER_CERT": "env-cert"}, IN_FILE, FILE
+        {"ca": "flag-ca"}, {"JOBWORKER_CA": "env-ca", "JOBWORKER_CERT": "env-cert"}, IN_FILE
     )
     assert settings.ca == Path("flag-ca")
     assert settings.cert == Path("env-cert")
@@ -26,7 +27,7 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file() -> None:
 
 def test_a_missing_setting_says_the_three_ways_to_give_it() -> None:
     with pytest.raises(SettingsError) as caught:
-        resolve({}, {"JOBWORKER_SERVER": "here"}, {}, FILE)
+        resolve({}, {"JOBWORKER_SERVER": "here"}, SettingsFile(FILE))
     assert str(caught.value) == (
         "no CA certificate is set: give --ca, set JOBWORKER_CA, "
         "or write `ca: ...` in /home/alice/.config/jobworker/config.yaml"
@@ -47,7 +48,7 @@ def test_a_missing_setting_says_the_three_ways_to_give_it() -> None:
 def test_a_server_is_a_host_with_or_without_a_port(
     text: str, address: str, host: str, port: int
 ) -> None:
-    settings = resolve({"server": text}, {}, IN_FILE, FILE)
+    settings = resolve({"server": text}, {}, IN_FILE)
     assert settings.server == address
     assert settings.address == (host, port)
 
@@ -69,7 +70,7 @@ def test_a_server_is_a_host_with_or_without_a_port(
 )
 def test_what_is_no_server_is_named_with_its_source(text: str) -> None:
     with pytest.raises(SettingsError, match="JOBWORKER_SERVER") as caught:
-        resolve({}, {"JOBWORKER_SERVER": text}, IN_FILE, FILE)
+        resolve({}, {"JOBWORKER_SERVER": text}, IN_FILE)
     assert repr(text) in str(caught.value)
 
 
@@ -83,7 +84,7 @@ def test_the_file_is_where_xdg_says(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_files_are_relative_to_the_settings_file(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("server: here:1\nca: ca.crt\ncert: /abs/a.crt\nkey: ~/a.key\n")
-    found = read_config(path)
+    found = read_config(path).for_all
     assert found["server"] == Setting("here:1", f"{path}:1")
     assert found["ca"] == Setting(str(tmp_path / "ca.crt"), f"{path}:2")
     assert found["cert"].text == "/abs/a.crt"
@@ -94,7 +95,7 @@ def test_files_are_relative_to_the_settings_file(tmp_path: Path) -> None:
     ("content", "line", "said"),
     [
         ("server: a\nserverr: b\n", 2, "unknown key 'serverr'; did you mean server?"),
-        ("colour: red\n", 1, "unknown key 'colour'; the keys are server, ca, cert, key"),
+        ("colour: red\n", 1, "unknown key 'colour'; the keys are server, ca, cert, key, contexts"),
         ("ca: a\n\nca: b\n", 3, "ca is set twice"),
         ("cert:\n  - a\n", 2, "cert must be one text"),
         ("key:\n", 1, "key must be one text"),
@@ -124,13 +125,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("# nothing yet\n")
-    assert read_config(path) == {}
+    assert read_config(path) == SettingsFile(path)
 
 
 @given(st.text())
 def test_any_server_text_is_an_address_or_a_settings_error(text: str) -> None:
     try:
-        settings = resolve({"server": text}, {}, IN_FILE, FILE)
+        settings = resolve({"server": text}, {}, IN_FILE)
     except SettingsError:
         return
     host, port = settings.address
