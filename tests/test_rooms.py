@@ -103,7 +103,7 @@ ALLOWED = {
     "cli.commands": "cli cli.display client proto",
     "cli.setup": "cli cli.display",
     "cli.host": """
-        authz authz.audit authz.ca authz.policy authz.workbench cli cli.display
+        authz authz.audit authz.ca authz.policy authz.workbench cli cli.display client
         grpc_api grpc_api.admin grpc_api.serve proto
     """,
 }
@@ -124,7 +124,7 @@ DOORS = {
         statements yaml_writer
     """,
     "authz.workbench": "diff explanation lint",
-    "cli.display": "fields job lines progress rights sink table usage",
+    "cli.display": "job lines progress rights sink table usage",
     "grpc_api.admin": "acts caller desk drain",
     "grpc_api.edge": "admission credentials edge output_connection peers tls",
     "grpc_api.guard": "access audit_trail call_counter fields guard job_trail refusal rules",

@@ -23,8 +23,8 @@ from uuid_utils import uuid7
 
 from jobworker.authz.identity import Identity
 from jobworker.cli.commands.new_job import JobOptions, job_options, start_request
-from jobworker.cli.display.fields import told
-from jobworker.cli.display.job import job_json, read_job
+from jobworker.cli.display.job import job_json
+from jobworker.client.messages import read_job, told
 from jobworker.grpc_api.config import OutputLimits, QuotasConfig
 from jobworker.grpc_api.service.messages import status_message
 from jobworker.grpc_api.service.orders import StartOrders

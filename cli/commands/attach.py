@@ -24,8 +24,8 @@ from jobworker.cli.keyboard import DETACH_KEYS, Keys, is_terminal
 from jobworker.cli.options import client_command
 
 if TYPE_CHECKING:
-    from jobworker.cli.display.job import Job
     from jobworker.client.connection import Service
+    from jobworker.client.messages import JobStatus
     from jobworker.proto import workerservice_pb2 as pb
 
 
@@ -121,7 +121,9 @@ def _takes_input(status: "pb.QueryStatusResponse") -> bool:
     return True
 
 
-def _watch(service: "Service", job: str, typing: Typing | None, events: Events) -> "Job | None":
+def _watch(
+    service: "Service", job: str, typing: Typing | None, events: Events
+) -> "JobStatus | None":
     """Carry out what the events ask for; the job once it has ended, None when the user leaves."""
     while True:
         match events.get():

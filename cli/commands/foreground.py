@@ -20,9 +20,9 @@ from jobworker.cli.keyboard import Keyboard, raw
 from jobworker.client.errors import ClientError
 
 if TYPE_CHECKING:
-    from jobworker.cli.display.job import Job
     from jobworker.cli.display.sink import Sink
     from jobworker.client.connection import Service
+    from jobworker.client.messages import JobStatus
     from jobworker.proto import workerservice_pb2 as pb
 
 
@@ -37,7 +37,7 @@ class Started:
 class Ended:
     """The job has ended, and its output has been written."""
 
-    job: "Job"
+    job: "JobStatus"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,8 @@ def follow(
 
     `wanted` says how to ask for it; the job comes into it when it is known.
     """
-    from jobworker.cli.display.job import read_job
     from jobworker.client.follow import read_output, wait_for_end
+    from jobworker.client.messages import read_job
     from jobworker.proto import workerservice_pb2 as pb
 
     try:

@@ -81,7 +81,8 @@ def prune(
 
 
 def _tell_what_would_be(would: "pb.WouldPruneResponse", output: OutputFormat) -> None:
-    from jobworker.cli.display.job import job_json, read_job
+    from jobworker.cli.display.job import job_json
+    from jobworker.client.messages import read_job
 
     if output == "json":
         jobs = [json.loads(job_json(read_job(job))) for job in would.jobs]
@@ -114,8 +115,9 @@ def _agreed(service: "Service", request: "pb.PruneRequest") -> bool:
 
 def _table(would: "pb.WouldPruneResponse") -> str:
     """The jobs that would be forgotten, or the newest of them, a line each."""
-    from jobworker.cli.display.job import HEADS, job_cells, read_job
+    from jobworker.cli.display.job import HEADS, job_cells
     from jobworker.cli.display.table import table_text, terminal_width
+    from jobworker.client.messages import read_job
 
     if not would.jobs:
         return ""

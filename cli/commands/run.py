@@ -29,8 +29,8 @@ from jobworker.cli.streams import CannotWrite
 from jobworker.client.errors import ClientError
 
 if TYPE_CHECKING:
-    from jobworker.cli.display.job import Job
     from jobworker.client.connection import Service
+    from jobworker.client.messages import JobStatus
 
 
 @click.command(context_settings=AS_TYPED)
@@ -163,7 +163,7 @@ class _Attended:
         self._job: str | None = None
         self._interrupts = 0
 
-    def attend(self) -> "Job | None":
+    def attend(self) -> "JobStatus | None":
         """Carry out what the events ask for, until the job has ended, or the user has left (None).
 
         Raises:
@@ -176,7 +176,7 @@ class _Attended:
             if self._typing is not None:
                 self._typing.end()
 
-    def _attend(self) -> "Job | None":
+    def _attend(self) -> "JobStatus | None":
         while True:
             match self._events.get():
                 case Ended(ended):

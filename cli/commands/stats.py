@@ -21,9 +21,10 @@ def stats(service: "Service", jobs: tuple[str, ...], output: OutputFormat) -> No
 
     Processor time, memory and disk traffic are those of a job's whole tree.
     """
-    from jobworker.cli.display.job import job_json, read_job
+    from jobworker.cli.display.job import job_json
     from jobworker.cli.display.table import table_text, terminal_width
     from jobworker.cli.display.usage import USAGE_HEADS, usage_cells
+    from jobworker.client.messages import read_job
     from jobworker.proto import workerservice_pb2 as pb
 
     names = jobs or [

@@ -12,8 +12,8 @@ from jobworker.cli.options import OutputFormat, client_command, output_option
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jobworker.cli.display.job import Job
     from jobworker.client.connection import Service
+    from jobworker.client.messages import JobStatus
     from jobworker.proto import workerservice_pb2 as pb
 
 # The most that one page of the server's list holds.
@@ -26,7 +26,7 @@ PAGE = 1000
 @client_command
 def status(service: "Service", job: str, output: OutputFormat) -> None:
     """Show what a job does, or how it ended."""
-    from jobworker.cli.display.job import read_job
+    from jobworker.client.messages import read_job
 
     _show(read_job(service.status(job)), output)
 
@@ -57,8 +57,9 @@ def list_jobs(
     output: OutputFormat,
 ) -> None:
     """List the jobs that you may see, newest first."""
-    from jobworker.cli.display.job import HEADS, job_cells, job_json, read_job
+    from jobworker.cli.display.job import HEADS, job_cells, job_json
     from jobworker.cli.display.table import table_text, terminal_width
+    from jobworker.client.messages import read_job
     from jobworker.proto import workerservice_pb2 as pb
 
     request = pb.ListRequest(running=running, owner=owner, tenant=tenant)
@@ -92,7 +93,7 @@ def pages(
             return
 
 
-def _show(job: "Job", output: OutputFormat) -> None:
+def _show(job: "JobStatus", output: OutputFormat) -> None:
     from jobworker.cli.display.job import job_json, job_text
 
     click.echo(job_json(job) if output == "json" else job_text(job, datetime.now(UTC)))

@@ -15,8 +15,8 @@ from jobworker.cli.quantities import Seconds
 from jobworker.client.errors import ClientError
 
 if TYPE_CHECKING:
-    from jobworker.cli.display.job import Job
     from jobworker.client.connection import Service
+    from jobworker.client.messages import JobStatus
     from jobworker.proto import workerservice_pb2 as pb
 
 
@@ -59,14 +59,14 @@ def wait(
 
 
 # A job's place among those asked for, and how it ended or why that cannot be told.
-_End = tuple[int, "Job | ClientError"]
+_End = tuple[int, "JobStatus | ClientError"]
 
 
 def _ends(
     service: "Service", known: "list[pb.QueryStatusResponse]", timeout: float | None
 ) -> Iterator[_End]:
     """Yield the ends of jobs as they come. Raises CliError when time is over before the last."""
-    from jobworker.cli.display.job import read_job
+    from jobworker.client.messages import read_job
 
     events: SimpleQueue[_End] = SimpleQueue()
     deadline = None if timeout is None else monotonic() + timeout
@@ -93,8 +93,8 @@ def _ends(
 
 
 def _await(service: "Service", place: int, job_id: str, events: "SimpleQueue[_End]") -> None:
-    from jobworker.cli.display.job import read_job
     from jobworker.client.follow import wait_for_end
+    from jobworker.client.messages import read_job
     from jobworker.proto import workerservice_pb2 as pb
 
     try:
@@ -115,7 +115,7 @@ def _tell_first(ends: Iterator[_End], output: OutputFormat, name: bool) -> int:
 def _tell_all(service: "Service", ends: Iterator[_End], output: OutputFormat) -> int:
     """Tell of all jobs in the order they were asked for; return 0 if all went well."""
     codes: list[int] = []
-    untold: dict[int, Job | ClientError] = {}
+    untold: dict[int, JobStatus | ClientError] = {}
     for place, end in ends:
         untold[place] = end
         while (told := untold.pop(len(codes), None)) is not None:
@@ -129,7 +129,7 @@ def _tell_all(service: "Service", ends: Iterator[_End], output: OutputFormat) ->
     return ExitCode.FAILED if ExitCode.FAILED in codes else next(filter(None, codes), 0)
 
 
-def _tell_end(job: "Job", output: OutputFormat, *, name: bool = False) -> None:
+def _tell_end(job: "JobStatus", output: OutputFormat, *, name: bool = False) -> None:
     from jobworker.cli.display.job import job_json, loss
 
     if lost := loss(job):

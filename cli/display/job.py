@@ -1,136 +1,43 @@
 """A job as the command shows it: read from the server's reply, written as text or JSON."""
 
 import json
-import os
 import shlex
 import signal
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from jobworker.cli.display.fields import told, word
 from jobworker.cli.display.usage import limits_json, limits_text, usage_text
 from jobworker.cli.errors import CliError, printable
 from jobworker.cli.quantities import moment_text, span_text
 from jobworker.cli.signals import signal_name
 from jobworker.client.errors import ClientError
+from jobworker.client.messages import JobStatus, read_job, told
 from jobworker.proto import workerservice_pb2 as pb
 
 if TYPE_CHECKING:
     from jobworker.client.connection import Service
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A job's status. The field names are the keys of the JSON form.
-
-    `state` is starting, running, paused, stopping or ended; `reason`, once ended, why:
-    exited, signaled, stopped, lost, timed_out, output_limit or out_of_memory.
-    `exit_code`, once ended, is as a shell reports it, 128+N for signal N; a lost job has none.
-    The end of the `command` is left out where `command_cut`. Of the `output_bytes`
-    written, those before `output_begin` are not kept. `user` is the Unix user it
-    runs as; `user_shared`, that all jobs do. A stop begins with `stop_signal` to the
-    whole `tree` or the `main` process (`stop_mode`). A list has no `usage`.
-    """
-
-    id: str
-    state: str
-    reason: str | None
-    exit_code: int | None
-    signal: int | None
-    pid: int
-    command: tuple[str, ...]
-    command_cut: bool
-    working_directory: str
-    owner: str
-    tenant: str
-    created_at: datetime | None
-    ended_at: datetime | None
-    output_begin: int
-    output_bytes: int
-    output_complete: bool
-    user: str
-    user_shared: bool
-    isolation: str
-    network: bool
-    stop_signal: int
-    stop_mode: str
-    limits: pb.Limits
-    usage: pb.Usage | None
-    request: pb.StartRequest
-    detail: str
-
-    @property
-    def ended(self) -> bool:
-        """Whether the main process has ended."""
-        return self.state == "ended"
-
-
-def read_job(status: pb.QueryStatusResponse) -> Job:
-    """Return the job that a reply describes."""
-    ended = status.state == pb.JOB_STATE_ENDED
-    lost = status.endReason == pb.END_REASON_LOST
-    return Job(
-        id=status.jobID,
-        state=word(pb.JobState.DESCRIPTOR, status.state),
-        reason=word(pb.EndReason.DESCRIPTOR, status.endReason) if ended else None,
-        exit_code=status.exitCode if ended and not lost else None,
-        signal=status.signal or None,
-        pid=status.pid,
-        command=_command(status),
-        command_cut=status.argumentsCut,
-        working_directory=os.fsdecode(status.rawWorkingDirectory or status.workingDirectory),
-        owner=status.owner,
-        tenant=status.tenant,
-        created_at=_time(status.createdAt) if status.HasField("createdAt") else None,
-        ended_at=_time(status.endedAt) if status.HasField("endedAt") else None,
-        output_begin=status.outputBegin,
-        output_bytes=status.outputBytes,
-        output_complete=status.outputComplete,
-        user=status.user,
-        user_shared=status.userShared,
-        isolation=word(pb.Isolation.DESCRIPTOR, status.isolation),
-        network=not status.noNetwork,
-        stop_signal=status.stopSignal,
-        stop_mode=word(pb.StopMode.DESCRIPTOR, status.stopMode),
-        limits=status.limits,
-        usage=status.usage if status.HasField("usage") else None,
-        request=status.request,
-        detail=status.detail,
-    )
-
-
-def loss(job: Job) -> str:
+def loss(job: JobStatus) -> str:
     """Say that a job has ended in nobody knows what way; empty for any other."""
     if job.reason != "lost":
         return ""
     return f"job {job.id} was lost, its exit code is unknown: {job.detail}"
 
 
-def check_known(job: Job) -> None:
+def check_known(job: JobStatus) -> None:
     """Raise CliError for a job that was lost."""
     if lost := loss(job):
         raise CliError(lost)
 
 
-def _command(status: pb.QueryStatusResponse) -> tuple[str, ...]:
-    if status.rawArguments:
-        return tuple(map(os.fsdecode, status.rawArguments))
-    return (status.commandName, *status.Arguments)
-
-
-def command_text(job: Job) -> str:
+def command_text(job: JobStatus) -> str:
     """Return the command line for a shell; of one that is not all there, what is and ..."""
     return shlex.join(job.command) + (" ..." if job.command_cut else "")
 
 
-def _time(stamp: Timestamp) -> datetime:
-    return stamp.ToDatetime(tzinfo=UTC)
-
-
-def job_json(job: Job) -> str:
+def job_json(job: JobStatus) -> str:
     """Return the job as one line of JSON, times in ISO 8601.
 
     What holds of the request stands beside the rest, also what this command does not know of.
@@ -171,7 +78,7 @@ def _as_json(value: object) -> object:
     raise TypeError(f"no JSON form for {value!r}")
 
 
-def job_text(job: Job, now: datetime) -> str:
+def job_text(job: JobStatus, now: datetime) -> str:
     """Return the job as lines of `Name: value`, for a terminal; ages are as of `now`."""
     ended = job.ended_at or now
     rows = {
@@ -194,13 +101,13 @@ def job_text(job: Job, now: datetime) -> str:
     return "\n".join(f"{name + ':':<11}{printable(text)}" for name, text in rows.items() if text)
 
 
-def _runs_as(job: Job) -> str:
+def _runs_as(job: JobStatus) -> str:
     shared = ", as all jobs do" if job.user_shared else ""
     isolated = "" if job.isolation in {"none", "unspecified"} else f", {job.isolation}"
     return f"{job.user}{shared}{isolated}{'' if job.network else ', without network'}"
 
 
-def _stop_text(job: Job) -> str:
+def _stop_text(job: JobStatus) -> str:
     """How a stop begins, unless it is as most often."""
     if job.stop_mode != "main" and job.stop_signal in {0, signal.SIGTERM}:
         return ""
@@ -208,7 +115,7 @@ def _stop_text(job: Job) -> str:
     return f"{signal_name(job.stop_signal)} to {whom}"
 
 
-def _output_text(job: Job) -> str:
+def _output_text(job: JobStatus) -> str:
     so_far = "" if job.output_complete else " so far"
     dropped = f", the first {job.output_begin} not kept" if job.output_begin else ""
     return f"{job.output_bytes} bytes{so_far}{dropped}"
@@ -223,7 +130,7 @@ _WHY = {
 }
 
 
-def outcome_text(job: Job) -> str:
+def outcome_text(job: JobStatus) -> str:
     """Return how a job ended, or its state while it has not: "exited with 3"."""
     if not job.ended:
         return job.state
@@ -242,7 +149,7 @@ def _when(time: datetime | None, now: datetime) -> str:
 HEADS = ("JOB", "OWNER", "TENANT", "AGE", "STATE", "COMMAND")
 
 
-def job_cells(job: Job, now: datetime) -> tuple[str, ...]:
+def job_cells(job: JobStatus, now: datetime) -> tuple[str, ...]:
     """Return the cells of a table of HEADS; ages are as of `now`."""
     return (
         job.id,

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Iterator
 
-from jobworker.cli.display.fields import told, word
 from jobworker.cli.display.table import table_text, terminal_width
 from jobworker.cli.display.usage import limits_json, limits_text
 from jobworker.cli.errors import printable
 from jobworker.cli.quantities import size_text
+from jobworker.client.messages import told, word
 from jobworker.proto import workerservice_pb2 as pb
 
 _HEADS = ("EFFECT", "ACTION", "JOBS", "COMMAND", "ARGUMENTS", "AS", "RULE")

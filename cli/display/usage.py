@@ -3,8 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
-from jobworker.cli.display.fields import told
 from jobworker.cli.quantities import size_text, span_text
+from jobworker.client.messages import told
 from jobworker.proto import workerservice_pb2 as pb
 
 

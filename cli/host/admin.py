@@ -38,8 +38,9 @@ def list_jobs(
     *, running: bool, owner: str, tenant: str, limit: int, config: Path, output: OutputFormat
 ) -> None:
     """List everybody's jobs, newest first."""
-    from jobworker.cli.display.job import HEADS, job_cells, job_json, read_job
+    from jobworker.cli.display.job import HEADS, job_cells, job_json
     from jobworker.cli.display.table import table_text, terminal_width
+    from jobworker.client.messages import read_job
     from jobworker.proto import admin_pb2
 
     asked = admin_pb2.List(running=running, owner=owner, tenant=tenant, limit=limit)
@@ -81,7 +82,8 @@ def stop(
 
     With both --owner and --tenant, those that are of both.
     """
-    from jobworker.cli.display.job import job_json, read_job
+    from jobworker.cli.display.job import job_json
+    from jobworker.client.messages import read_job
     from jobworker.proto import admin_pb2
 
     if not (jobs or owner or tenant):
@@ -131,8 +133,8 @@ def drain(*, words: str | None, off: bool, config: Path, output: OutputFormat) -
 @output_option
 def usage(*, config: Path, output: OutputFormat) -> None:
     """Show what each tenant's jobs use now, and what their output takes on the disk."""
-    from jobworker.cli.display.fields import told
     from jobworker.cli.display.table import table_text, terminal_width
+    from jobworker.client.messages import told
     from jobworker.proto import admin_pb2
 
     with _replies(config, admin_pb2.Request(usage=admin_pb2.Usage())) as replies:

@@ -7,24 +7,22 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from jobworker.cli.display.fields import told
 from jobworker.cli.display.job import (
     HEADS,
-    Job,
     check_known,
     job_cells,
     job_json,
     job_text,
     outcome_text,
-    read_job,
 )
 from jobworker.cli.display.table import table_text
 from jobworker.cli.display.usage import usage_cells, usage_text
 from jobworker.cli.errors import CliError, printable
+from jobworker.client.messages import JobStatus, read_job, told
 from jobworker.proto import workerservice_pb2 as pb
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
-RUNNING = Job(
+RUNNING = JobStatus(
     id="0195-a",
     state="running",
     reason=None,
@@ -98,7 +96,7 @@ def test_an_ended_job_as_text() -> None:
         (replace(ENDED, reason="lost", exit_code=None), "lost, exit code unknown"),
     ],
 )
-def test_how_a_job_ended(job: Job, text: str) -> None:
+def test_how_a_job_ended(job: JobStatus, text: str) -> None:
     assert outcome_text(job) == text
 
 
@@ -108,7 +106,7 @@ def test_json_holds_every_field_with_times_in_iso_8601() -> None:
     assert fields["exit_code"] == 3
     assert fields["created_at"] == "2026-03-01T11:58:45Z"
     assert fields["ended_at"] == "2026-03-01T11:59:45Z"
-    assert set(fields) > set(Job.__dataclass_fields__) - {"request"}
+    assert set(fields) > set(JobStatus.__dataclass_fields__) - {"request"}
     assert fields["grace_seconds"] == 5
 
 
