@@ -8,6 +8,9 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import grpc
+from google.protobuf.message import Message
+
 from jobworker.client.channel import Channel
 from jobworker.client.endpoint import Endpoint
 from jobworker.client.outcome import calling
@@ -21,8 +24,16 @@ PROMPT_SECONDS = 30.0
 Notice = Callable[[str], None]
 
 
+# Takes what ends a stream from another thread.
+Opened = Callable[[Callable[[], object]], None]
+
+
 def _silently(_: str) -> None:
     """Where nobody asked to be told."""
+
+
+def _left_open(_: Callable[[], object]) -> None:
+    """Where no other thread is to end it."""
 
 
 class Service:
@@ -80,11 +91,16 @@ class Service:
             reply: pb.QueryStatusResponse = self._stub.QueryStatus(request, timeout=PROMPT_SECONDS)
         return reply
 
-    def wait(self, request: pb.WaitRequest) -> pb.QueryStatusResponse:
-        """Return a job's status when it has ended, however long that takes."""
+    def wait(self, request: pb.WaitRequest, seconds: float | None = None) -> pb.QueryStatusResponse:
+        """Return a job's status when it has ended, however long that takes, or within `seconds`."""
         with calling():
-            reply: pb.QueryStatusResponse = self._stub.Wait(request)
+            reply: pb.QueryStatusResponse = self._stub.Wait(request, timeout=seconds)
         return reply
+
+    def begin(self, method: str, request: Message, seconds: float | None) -> "grpc.Future[Message]":
+        """Begin a call of that name, whose result is its response, or raises grpc.RpcError."""
+        future: grpc.Future[Message] = getattr(self._stub, method).future(request, timeout=seconds)
+        return future
 
     def input(self, requests: Iterator[pb.InputRequest]) -> Generator[pb.InputResponse, None, None]:
         """Send a job input; yields the server's answers. Closing ends the call."""
@@ -95,9 +111,15 @@ class Service:
         finally:
             call.cancel()
 
-    def output(self, request: pb.GetOutputRequest) -> Generator[pb.GetOutputResponse, None, None]:
-        """Yield a job's output as the server sends it; closing ends the call."""
+    def output(
+        self, request: pb.GetOutputRequest, opened: Opened = _left_open
+    ) -> Generator[pb.GetOutputResponse, None, None]:
+        """Yield a job's output as the server sends it; closing ends the call.
+
+        `opened` is told what ends it from another thread.
+        """
         call = self._stub.GetOutput(request)
+        opened(call.cancel)
         try:
             with calling():
                 yield from call

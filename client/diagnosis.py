@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from jobworker.client.certificate import validity_in, validity_of
 from jobworker.client.endpoint import Endpoint
-from jobworker.client.errors import BadFile, CallFailed, ClientError, GaveUp
+from jobworker.client.errors import BadFile, CallFailed, ClientError, GaveUp, call_failed_with
 from jobworker.client.tls import client_context
 
 PATIENCE_SECONDS = 5.0
@@ -47,7 +47,7 @@ def why_unreachable(endpoint: Endpoint, said: str) -> ClientError:
         return error
     except OSError as error:
         why = _no_connection(error)
-    return CallFailed("UNAVAILABLE", why)
+    return call_failed_with("UNAVAILABLE", why)
 
 
 def _handshake(plain: socket.socket, host: str, endpoint: Endpoint) -> str:
@@ -101,7 +101,7 @@ def _check_files(endpoint: Endpoint) -> None:
 
 
 def _not_accepted(why: str) -> CallFailed:
-    return CallFailed("UNAUTHENTICATED", why)
+    return call_failed_with("UNAUTHENTICATED", why)
 
 
 def check_dates(endpoint: Endpoint) -> None:

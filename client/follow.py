@@ -1,9 +1,9 @@
 """A job's output and end, read across broken connections."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 
-from jobworker.client.connection import Service
+from jobworker.client.connection import Opened, Service
 from jobworker.client.diagnosis import check_dates, explained
 from jobworker.client.errors import BadFile, CallFailed, CertificateEnded, GaveUp, NotServed
 from jobworker.client.flood import Flood
@@ -13,12 +13,16 @@ from jobworker.proto import workerservice_pb2 as pb
 
 
 def read_output(
-    service: Service, request: pb.GetOutputRequest, outage: Outage | None = None
-) -> Iterator[Piece]:
+    service: Service,
+    request: pb.GetOutputRequest,
+    outage: Outage | None = None,
+    opened: Opened = lambda _: None,
+) -> Generator[Piece, None, None]:
     """Yield what `request` selects of a job's output; it names the whole ID, and asks for raw.
 
     When the connection breaks, it goes on from the byte it had come to; so it
-    does, by a faster way, when the output turns out to come in a flood.
+    does, by a faster way, when the output turns out to come in a flood. `opened` is
+    told, each time, what ends it from another thread.
 
     Raises:
         CallFailed: The server refused.
@@ -32,7 +36,7 @@ def read_output(
     while True:
         try:
             rest = request if offset is None else _from(offset, request)
-            with closing(_pieces(service, rest, flood)) as pieces:
+            with closing(_pieces(service, rest, flood, opened)) as pieces:
                 for piece in pieces:
                     outage.over()
                     offset = piece.end
@@ -50,17 +54,18 @@ def read_output(
 
 
 def _pieces(
-    service: Service, request: pb.GetOutputRequest, flood: Flood
+    service: Service, request: pb.GetOutputRequest, flood: Flood, opened: Opened
 ) -> Generator[Piece, None, None]:
     """What `request` selects, by the way that suits."""
     if flood.flows:
         try:
             with service.output_connection() as connection:
+                opened(connection.hang_up)
                 yield from connection.output(request, flood.rate)
             return
         except NotServed:
             flood.dam()
-    with closing(service.output(request)) as replies:
+    with closing(service.output(request, opened)) as replies:
         for reply in replies:
             yield _piece(reply)
 

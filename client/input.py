@@ -4,10 +4,11 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from jobworker.client.connection import Service
-from jobworker.client.errors import CallFailed
+from jobworker.client.errors import CallFailed, ClientError
 from jobworker.client.follow import outlast
 from jobworker.client.outage import Outage
 from jobworker.proto import workerservice_pb2 as pb
@@ -191,3 +192,36 @@ class InputSender:
         if self._alone and (message.data or message.end):
             request.offset = (self._base or 0) + message.offset
         return request
+
+
+@contextmanager
+def sending(
+    service: Service,
+    job: str,
+    sharing: "pb.InputSharing" = pb.INPUT_SHARING_ALONE,
+    outage: Outage | None = None,
+) -> Iterator[InputSender]:
+    """Send what the block says; on leaving it has arrived, or the job takes no more.
+
+    Raises ClientError.
+    """
+    sender = InputSender(service, job, sharing, outage)
+    failed: list[ClientError] = []
+
+    def run() -> None:
+        try:
+            sender.run()
+        except ClientError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield sender
+    except BaseException:
+        sender.close()
+        raise
+    sender.close()
+    thread.join()
+    if failed:
+        raise failed[0]

@@ -1,10 +1,11 @@
-"""What the server's messages say, as plain values."""
+"""What the server's messages say, as plain values, and plain values as messages."""
 
 import os
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypedDict
 
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.message import Message
@@ -101,6 +102,92 @@ def _command(status: pb.QueryStatusResponse) -> tuple[str, ...]:
 
 def _time(stamp: Timestamp) -> datetime:
     return stamp.ToDatetime(tzinfo=UTC)
+
+
+class StartOptions(TypedDict, total=False):
+    """What a start may be told, besides the command. What is left out is up to the server.
+
+    `env` are variables, by their names, and `cwd` the directory, relative to the home of
+    the job's user; `tenant` is one of the certificate's, the first by default; `timeout`
+    and `grace` are seconds; two starts with one `key` start one job. `request` has
+    whatever else the contract knows, such as `limits`, and gives way to the others.
+    """
+
+    env: Mapping[str, str]
+    cwd: str
+    tenant: str
+    timeout: float
+    grace: float
+    key: str
+    request: pb.StartRequest
+
+
+def start_message(
+    command: Sequence[str | bytes | os.PathLike[str]], options: StartOptions
+) -> pb.StartRequest:
+    """Return the request for a job. Without a key it gets one, and may be sent twice."""
+    request = pb.StartRequest()
+    if "request" in options:
+        request.CopyFrom(options["request"])
+    request.requestID = options.get("key") or request.requestID or os.urandom(16).hex()
+    request.tenant = options.get("tenant", request.tenant)
+    request.timeoutSeconds = options.get("timeout", request.timeoutSeconds)
+    request.graceSeconds = options.get("grace", request.graceSeconds)
+    variables = [(os.fsencode(name), os.fsencode(value)) for name, value in _env(options)]
+    cwd = os.fsencode(options.get("cwd", ""))
+    set_texts(request, map(os.fsencode, command), variables, cwd)
+    return request
+
+
+def _env(options: StartOptions) -> Iterable[tuple[str, str]]:
+    return options.get("env", {}).items()
+
+
+def set_texts(
+    request: pb.StartRequest,
+    words: Iterable[bytes],
+    variables: Iterable[tuple[bytes, bytes]],
+    cwd: bytes,
+) -> None:
+    """Set what may hold any bytes: as strings where it is UTF-8, as most often."""
+    argv = list(words)
+    if argv and all(map(_is_utf8, argv)):
+        request.commandName, *arguments = (word.decode() for word in argv)
+        request.Arguments.extend(arguments)
+    else:
+        request.rawArguments.extend(argv)
+    for name, value in variables:
+        if _is_utf8(name) and _is_utf8(value):
+            request.environment[name.decode()] = value.decode()
+        else:
+            request.rawEnvironment.add(name=name, value=value)
+    if cwd and _is_utf8(cwd):
+        request.workingDirectory = cwd.decode()
+    elif cwd:
+        request.rawWorkingDirectory = cwd
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Me:
+    """Who the server takes one for; `not_after` is when the certificate ends."""
+
+    name: str
+    tenants: tuple[str, ...]
+    serial: str
+    not_after: datetime
+
+
+def read_me(answer: pb.WhoAmIResponse) -> Me:
+    """Return who an answer says that one is."""
+    return Me(answer.commonName, tuple(answer.tenants), answer.serial, _time(answer.notAfter))
 
 
 _NEXT_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")

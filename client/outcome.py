@@ -8,7 +8,7 @@ import grpc
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from jobworker.client.errors import CallFailed
+from jobworker.client.errors import CallFailed, call_failed_with
 
 
 @contextmanager
@@ -24,10 +24,10 @@ def call_failed(error: grpc.RpcError) -> CallFailed:
     """Return what a failed call ended with."""
     # grpc raises nothing but calls, though its types do not say so.
     if not isinstance(error, grpc.Call):
-        return CallFailed("UNKNOWN", str(error))
+        return call_failed_with("UNKNOWN", str(error))
     info = _info(error)
     errno = str(info.metadata.get("errno", ""))
-    return CallFailed(error.code().name, error.details() or "", errno, info.reason)
+    return call_failed_with(error.code().name, error.details() or "", errno, info.reason)
 
 
 def _info(call: grpc.Call) -> ErrorInfo:

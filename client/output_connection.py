@@ -4,6 +4,7 @@ gRPC's Python layer copies every message several times, which costs more than
 receiving and decrypting it; this is for output that comes in a flood.
 """
 
+import contextlib
 import importlib.util
 import socket
 import ssl
@@ -15,7 +16,7 @@ from typing import Self, cast
 import grpc
 
 from jobworker.client.endpoint import Endpoint
-from jobworker.client.errors import CallFailed, NotServed
+from jobworker.client.errors import NotServed, call_failed_with
 from jobworker.client.pieces import Chunk, Gap, Piece, chunk_of
 from jobworker.client.tls import client_context
 from jobworker.proto import workerservice_pb2 as pb
@@ -120,7 +121,7 @@ class OutputConnection:
             self._flush()
             yield from self._pieces()
         except OSError as error:
-            raise CallFailed("UNAVAILABLE", f"the connection broke: {error}") from error
+            raise call_failed_with("UNAVAILABLE", f"the connection broke: {error}") from error
 
     def _pieces(self) -> Iterator[Piece]:
         while True:
@@ -129,7 +130,7 @@ class OutputConnection:
             self.encoded_bytes += frame.encodedBytes
             if frame.HasField("end"):
                 if frame.end.code:
-                    raise CallFailed(_CODES[frame.end.code], frame.end.message)
+                    raise call_failed_with(_CODES[frame.end.code], frame.end.message)
                 return
             if frame.gapBytes:
                 yield Gap(frame.offset, frame.gapBytes)
@@ -214,6 +215,12 @@ class OutputConnection:
 
     def _flush(self) -> None:
         self._socket.sendall(self._outgoing.read())
+
+    def hang_up(self) -> None:
+        """End it from another thread: who waits for more gets CallFailed. Close it all the same."""
+        # It may have ended by itself.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Hang up."""

@@ -203,6 +203,7 @@ def start_request(job: JobOptions) -> "pb.StartRequest":
     Without a request ID it gets one of its own, so that sending it again after
     a broken connection cannot start a second job.
     """
+    from jobworker.client.messages import set_texts
     from jobworker.proto import workerservice_pb2 as pb
 
     overflow = _OVERFLOWS.get(job["output_overflow"] or "", "OUTPUT_OVERFLOW_UNSPECIFIED")
@@ -232,7 +233,9 @@ def start_request(job: JobOptions) -> "pb.StartRequest":
         tenant=job["tenant"],
         loginEnvironment=job["login"],
     )
-    _add_texts(request, job)
+    variables = [_variable(text) for text in job["environment"]]
+    # Whatever the locale, these are the bytes of this command's own arguments.
+    set_texts(request, map(os.fsencode, job["words"]), variables, os.fsencode(job["cwd"]))
     return request
 
 
@@ -243,35 +246,6 @@ def _terminal() -> "pb.Terminal":
 
     rows, columns = size()
     return pb.Terminal(rows=rows, columns=columns, kind=os.environ.get("TERM") or KIND)
-
-
-def _add_texts(request: "pb.StartRequest", job: JobOptions) -> None:
-    """Add what may hold any bytes: as strings where it is UTF-8, as most often."""
-    # Whatever the locale, these are the bytes of this command's own arguments.
-    words = list(map(os.fsencode, job["words"]))
-    if all(map(_is_utf8, words)):
-        request.commandName, *arguments = (word.decode() for word in words)
-        request.Arguments.extend(arguments)
-    else:
-        request.rawArguments.extend(words)
-    for name, value in map(_variable, job["environment"]):
-        if _is_utf8(name) and _is_utf8(value):
-            request.environment[name.decode()] = value.decode()
-        else:
-            request.rawEnvironment.add(name=name, value=value)
-    cwd = os.fsencode(job["cwd"])
-    if _is_utf8(cwd):
-        request.workingDirectory = cwd.decode()
-    else:
-        request.rawWorkingDirectory = cwd
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _variable(text: str) -> tuple[bytes, bytes]:

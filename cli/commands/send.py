@@ -1,9 +1,6 @@
 """`jobworker send`: gives a running job input, and goes."""
 
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -12,12 +9,10 @@ from jobworker.cli.errors import CliError
 from jobworker.cli.job_ids import JobID
 from jobworker.cli.options import client_command
 from jobworker.cli.streams import STDIN
-from jobworker.client.errors import ClientError
 
 if TYPE_CHECKING:
     from jobworker.client.connection import Service
     from jobworker.client.input import InputSender
-    from jobworker.proto import workerservice_pb2 as pb
 
 _READ_BYTES = 256 * 1024
 
@@ -44,6 +39,7 @@ def send(
 
     The job must have been started with -i or -t. With --eof alone nothing is sent.
     """
+    from jobworker.client.input import sending
     from jobworker.proto import workerservice_pb2 as pb
 
     if take_over and share:
@@ -61,35 +57,6 @@ def send(
             sender.end()
     if sender.refused:
         raise CliError(f"job {job_id} takes no more input: it has ended, or closed its stdin")
-
-
-@contextmanager
-def sending(
-    service: "Service", job: str, sharing: "pb.InputSharing | None" = None
-) -> Iterator["InputSender"]:
-    """Send what the block says; on leaving it has arrived, or the job takes no more.
-
-    Raises ClientError.
-    """
-    from jobworker.client.input import InputSender
-    from jobworker.proto import workerservice_pb2 as pb
-
-    sender = InputSender(service, job, sharing or pb.INPUT_SHARING_ALONE)
-    failed: list[ClientError] = []
-
-    def run() -> None:
-        try:
-            sender.run()
-        except ClientError as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    yield sender
-    sender.close()
-    thread.join()
-    if failed:
-        raise failed[0]
 
 
 def send_all(sender: "InputSender", descriptor: int) -> None:

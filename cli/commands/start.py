@@ -57,7 +57,8 @@ def start(
 
 
 def _store(service: "Service", job: str, stdin: "IO[bytes]") -> None:
-    from jobworker.cli.commands.send import send_all, sending
+    from jobworker.cli.commands.send import send_all
+    from jobworker.client.input import sending
 
     try:
         with sending(service, job) as sender:
