@@ -6,17 +6,20 @@ for all. The files are relative to the folder it is in.
 """
 
 import difflib
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
 
 from jobworker.cli.errors import SettingsError
-from jobworker.cli.settings import NAMES, Setting, Settings, SettingsFile
-
-CONTEXTS = "contexts"
-_CONTEXT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+from jobworker.cli.settings import (
+    CONTEXTS,
+    NAMES,
+    Setting,
+    Settings,
+    SettingsFile,
+    check_context_name,
+)
 
 
 def read_config(path: Path) -> SettingsFile:
@@ -51,15 +54,6 @@ def parse_config(text: str, path: Path) -> SettingsFile:
         else:
             for_all[name] = Setting(_text(name, value, path), _line(path, key))
     return SettingsFile(path, for_all, contexts)
-
-
-def check_context_name(name: str) -> str | None:
-    """Return what is wrong with a name for a context, None if nothing is."""
-    if _CONTEXT_NAME.fullmatch(name):
-        return None
-    return (
-        "a context's name has letters, digits, `.`, `_` and `-`, and begins with one of the first"
-    )
 
 
 def _contexts(node: yaml.Node, path: Path) -> dict[str, Settings]:

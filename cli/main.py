@@ -33,6 +33,7 @@ _COMMANDS = {
     "rm": ("commands.remove", "remove"),
     "prune": ("commands.remove", "prune"),
     "config": ("setup.config", "config"),
+    "enroll": ("setup.enroll", "enroll"),
     "whoami": ("commands.whoami", "whoami"),
     "can-i": ("commands.can_i", "can_i"),
     "serve": ("host.serve", "serve"),

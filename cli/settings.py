@@ -14,6 +14,8 @@ from jobworker.cli.errors import SettingsError
 from jobworker.client.endpoint import DEFAULT_PORT, Endpoint
 
 NAMES = ("server", "ca", "cert", "key")
+CONTEXTS = "contexts"
+_CONTEXT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,15 @@ def layers(
     in_context = {} if chosen is None else dict(context_of(chosen, file))
     first, last = (in_context, {}) if "context" in flags else ({}, in_context)
     return [by_flag, first, by_environment, last, dict(file.for_all)]
+
+
+def check_context_name(name: str) -> str | None:
+    """Return what is wrong with a name for a context, None if nothing is."""
+    if _CONTEXT_NAME.fullmatch(name):
+        return None
+    return (
+        "a context's name has letters, digits, `.`, `_` and `-`, and begins with one of the first"
+    )
 
 
 def context_of(chosen: Setting, file: SettingsFile) -> Settings:

@@ -101,7 +101,7 @@ ALLOWED = {
     "cli": "client proto",
     "cli.display": "cli client proto",
     "cli.commands": "cli cli.display client proto",
-    "cli.setup": "cli cli.display",
+    "cli.setup": "authz authz.ca cli cli.display",
     "cli.host": """
         authz authz.audit authz.ca authz.policy authz.workbench cli cli.display client
         grpc_api grpc_api.admin grpc_api.serve proto
@@ -118,7 +118,7 @@ CHOOSES_THE_ENGINE = "supervisor.core.process"
 # The files of each room that other places import.
 DOORS = {
     "authz.audit": "files log record",
-    "authz.ca": "authority certificates index",
+    "authz.ca": "authority certificates index requests",
     "authz.policy": """
         cases command_pattern csv_form globs in_force job_pattern judge policy rights rules
         statements yaml_writer

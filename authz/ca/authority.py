@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from jobworker.authz.ca import certificates, durable
-from jobworker.authz.ca.certificates import Issuer, KeyType, PrivateKey, period
+from jobworker.authz.ca.certificates import Issuer, KeyType, PrivateKey, PublicKey, period
 from jobworker.authz.ca.index import Entry, find, no_ca, of_name, read_index, write_index
 from jobworker.authz.errors import CaError
 from jobworker.authz.identity import MAX_TENANTS, Identity
@@ -99,12 +99,26 @@ class CertificateAuthority:
 
     def issue_client(self, cn: str, tenants: Sequence[str], terms: Terms) -> Issued:
         """Issue a certificate for a user of these tenants; its files must not be there yet."""
-        for kind, name in (("name", cn), *(("tenant", tenant) for tenant in tenants)):
-            if objection := objection_to_name(name):
-                raise CaError(f"the {kind} {shown(name)} {objection}")
-        if len(set(tenants)) != len(tenants) or len(tenants) > MAX_TENANTS:
-            raise CaError(f"a user has at most {MAX_TENANTS} tenants, and none of them twice")
+        check_user(cn, tenants)
         return self._issue(_Subject("client", cn, tuple(tenants)), terms, durable.create)
+
+    def sign(
+        self, key: PublicKey, cn: str, tenants: Sequence[str], lifetime: timedelta, file: Path
+    ) -> Entry:
+        """Write a certificate for the key of a user of these tenants, in place of `file`."""
+        check_user(cn, tenants)
+        subject = _Subject("client", cn, tuple(tenants))
+        with _telling(file.parent), self._locked():
+            issuer = self._issuer()
+            if file.resolve() in {self.certificate.resolve(), self._key.resolve()}:
+                raise CaError(f"{file} is the CA's own; name another place with --out")
+            certificate = _certificate(issuer, key, subject, lifetime)
+            entry = _entry(subject, certificate)
+            entries = (*read_index(self._index), entry)
+            write_index(self._index, entries)
+            durable.replace(file, certificate.public_bytes(Encoding.PEM))
+            self._write_revocations(issuer, entries)
+        return entry
 
     def issue_server(self, hosts: Sequence[str], terms: Terms) -> Issued:
         """Issue a certificate for a server that is called by these DNS names and addresses."""
@@ -151,7 +165,7 @@ class CertificateAuthority:
             if write is durable.create:
                 _check_free(subject.name, certificate_file, key_file)
             key = certificates.new_key(terms.key_type)
-            certificate = _certificate(issuer, key, subject, terms.lifetime)
+            certificate = _certificate(issuer, key.public_key(), subject, terms.lifetime)
             entry = _entry(subject, certificate)
             entries = (*read_index(self._index), entry)
             write_index(self._index, entries)
@@ -221,6 +235,15 @@ class CertificateAuthority:
             os.close(handle)
 
 
+def check_user(cn: str, tenants: Sequence[str]) -> None:
+    """Raise CaError for what a user, or a tenant, cannot be called."""
+    for kind, name in (("name", cn), *(("tenant", tenant) for tenant in tenants)):
+        if objection := objection_to_name(name):
+            raise CaError(f"the {kind} {shown(name)} {objection}")
+    if len(set(tenants)) != len(tenants) or len(tenants) > MAX_TENANTS:
+        raise CaError(f"a user has at most {MAX_TENANTS} tenants, and none of them twice")
+
+
 def identities_of(directory: Path) -> list[Identity]:
     """Return everybody who holds a valid certificate of the CA in a directory. Raises CaError."""
     entries = CertificateAuthority(directory).entries()
@@ -244,7 +267,7 @@ class _Subject:
 
 
 def _certificate(
-    issuer: Issuer, key: PrivateKey, subject: _Subject, lifetime: timedelta
+    issuer: Issuer, key: PublicKey, subject: _Subject, lifetime: timedelta
 ) -> x509.Certificate:
     valid = period(_now(), lifetime)
     if subject.purpose == "server":

@@ -9,10 +9,11 @@ from typing import Literal, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 KeyType = Literal["p256", "ed25519"]
 # For hosts whose clocks are a little behind.
 CLOCK_SKEW = timedelta(minutes=5)
@@ -53,7 +54,7 @@ def authority_certificate(name: str, key: PrivateKey, valid: Period) -> x509.Cer
     """Return the self-signed certificate of a CA that signs no other CAs."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = (
-        _builder(subject, subject, key, valid)
+        _builder(subject, subject, key.public_key(), valid)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
     )
@@ -61,7 +62,7 @@ def authority_certificate(name: str, key: PrivateKey, valid: Period) -> x509.Cer
 
 
 def client_certificate(
-    issuer: Issuer, key: PrivateKey, cn: str, ous: Sequence[str], valid: Period
+    issuer: Issuer, key: PublicKey, cn: str, ous: Sequence[str], valid: Period
 ) -> x509.Certificate:
     """Return a client's certificate; it ends with the CA's at the latest."""
     units = [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, ou) for ou in ous]
@@ -71,7 +72,7 @@ def client_certificate(
 
 
 def server_certificate(
-    issuer: Issuer, key: PrivateKey, hosts: Sequence[str], valid: Period
+    issuer: Issuer, key: PublicKey, hosts: Sequence[str], valid: Period
 ) -> x509.Certificate:
     """Return a server's certificate for DNS names and IP addresses, see `is_host`.
 
@@ -118,7 +119,7 @@ def is_host(text: str) -> bool:
 
 def _leaf(
     issuer: Issuer,
-    key: PrivateKey,
+    key: PublicKey,
     subject: x509.Name,
     purpose: ObjectIdentifier,
     valid: Period,
@@ -134,17 +135,17 @@ def _leaf(
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: PrivateKey, valid: Period
+    subject: x509.Name, issuer: x509.Name, key: PublicKey, valid: Period
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(valid.start)
         .not_valid_after(valid.end)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 
 

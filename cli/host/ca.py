@@ -1,14 +1,16 @@
 """`jobworker ca`: a certificate authority in a directory."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from jobworker.cli.errors import CliError, ExitCode, tell
+from jobworker.cli.errors import CliError, ExitCode, printable, tell
 from jobworker.cli.options import OutputFormat, output_option, say_json
 from jobworker.cli.suggestions import SuggestingGroup
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from jobworker.authz.ca.authority import CertificateAuthority, Issued
     from jobworker.authz.ca.certificates import KeyType
     from jobworker.authz.ca.index import Entry
+    from jobworker.authz.ca.requests import Asked
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 MAX_DAYS = 3650
@@ -30,6 +33,7 @@ _directory_option = click.option(
     show_envvar=True,
     help="The CA's directory.",
 )
+_REQUEST = click.Path(dir_okay=False, path_type=Path)
 _key_type_option = click.option(
     "--key-type",
     type=click.Choice(["p256", "ed25519"]),
@@ -122,6 +126,71 @@ def issue(
 
 
 @ca.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=_REQUEST)
+@output_option
+def requests(files: tuple[Path, ...], output: OutputFormat) -> None:
+    """Show what requests for certificates ask for, which `jobworker enroll` has made.
+
+    The fingerprint is the key's: it must be the one that the user has told you.
+    """
+    for file in files:
+        asked = _asked(file)
+        if output == "json":
+            fields = {"cn": asked.cn, "tenants": list(asked.tenants)}
+            say_json({"file": str(file), **fields, "fingerprint": asked.fingerprint})
+        else:
+            click.echo(f"{file}: {_wish(asked)}")
+
+
+@ca.command()
+@_directory_option
+@click.argument("file", metavar="FILE", type=_REQUEST)
+@click.option("--cn", metavar="USER", help="In place of the user that the request names.")
+@click.option("--ou", "tenants", metavar="TENANT", multiple=True, help="In place of its tenants.")
+@_days_option
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where the certificate goes; by default beside the request, as .crt.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@output_option
+def sign(
+    *,
+    directory: Path,
+    file: Path,
+    cn: str | None,
+    tenants: tuple[str, ...],
+    days: int,
+    out: Path | None,
+    yes: bool,
+    output: OutputFormat,
+) -> None:
+    """Issue a certificate for a request, whose key is the user's and stays with them.
+
+    What the request asks for is shown first, and it is you who says whether they are
+    that user, of those tenants. The same request may be signed again, for a new certificate.
+    """
+    asked = _asked(file)
+    given = replace(asked, cn=cn or asked.cn, tenants=tenants or asked.tenants)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError(f"{_wish(given)}: say --yes, as nobody can be asked here")
+        if not click.confirm(f"{_wish(given)}\nSign it?", err=True):
+            raise CliError("not signed")
+    certificate = out or file.with_suffix(".crt")
+    with _authority(directory) as authority:
+        entry = authority.sign(
+            given.key, given.cn, given.tenants, timedelta(days=days), certificate
+        )
+    if output == "json":
+        say_json(_fields(entry) | {"certificate": str(certificate)})
+    else:
+        click.echo(f"{certificate}: {_line(entry)}")
+
+
+@ca.command()
 @_directory_option
 @click.argument("name")
 @_key_type_option
@@ -207,6 +276,25 @@ def crl(directory: Path, out: Path | None) -> None:
     """
     with _authority(directory) as authority:
         click.echo(authority.publish(out))
+
+
+def _asked(file: Path) -> "Asked":
+    """Return what a request in a file asks for."""
+    from jobworker.authz.ca.requests import MOST_BYTES, read_request
+    from jobworker.authz.errors import CaError
+
+    try:
+        with file.open("rb") as opened:
+            return read_request(opened.read(MOST_BYTES + 1))
+    except OSError as error:
+        raise CliError(f"cannot read {file}: {error.strerror}", ExitCode.USAGE) from error
+    except CaError as error:
+        raise CliError(f"{file}: {error}", ExitCode.USAGE) from error
+
+
+def _wish(asked: "Asked") -> str:
+    names = [f"ou={tenant}" for tenant in asked.tenants]
+    return printable(" ".join([f"cn={asked.cn}", *names, asked.fingerprint]))
 
 
 @contextmanager

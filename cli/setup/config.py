@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +24,12 @@ from jobworker.cli.options import (
     say_json,
 )
 from jobworker.cli.settings import (
+    CONTEXTS,
     NAMES,
     Setting,
     SettingsFile,
     address_of,
+    check_context_name,
     context_of,
     layers,
 )
@@ -35,8 +37,6 @@ from jobworker.cli.suggestions import SuggestingGroup
 
 if TYPE_CHECKING:
     from jobworker.cli.setup.settings_edit import Value
-
-CONTEXTS = "contexts"
 
 
 @click.group(cls=SuggestingGroup)
@@ -111,12 +111,12 @@ def set_value(context: click.Context, setting: str, value: str) -> None:
     jobworker config set --context lab server lab.example.org:50051
     """
     name = chosen(context)
-    file = _known(context)
+    file = known_file(context)
     if name is not None:
         context_of(name, file)
     keys = (CONTEXTS, name.text, setting) if name else (setting,)
-    text = _texts(file.path, {setting: value})[setting]
-    _change(file.path, keys, text)
+    text = texts_of(file.path, {setting: value})[setting]
+    change(file.path, {keys: text})
     whose = f"the context {name.text}" if name else "all contexts"
     click.echo(f"{setting} of {whose} is {text} in {file.path}")
 
@@ -131,11 +131,9 @@ def set_value(context: click.Context, setting: str, value: str) -> None:
 @click.pass_context
 def add(context: click.Context, /, name: str, **given: str | None) -> None:
     """Add a context; what it does not set is as for all."""
-    from jobworker.cli.config_file import check_context_name
-
     if objection := check_context_name(name):
         raise click.UsageError(f"{name!r}: {objection}")
-    file = _known(context)
+    file = known_file(context)
     if name in file.contexts:
         raise SettingsError(
             f"there is a context {name} in {file.path} already; "
@@ -144,8 +142,8 @@ def add(context: click.Context, /, name: str, **given: str | None) -> None:
     values = {key: text for key, text in given.items() if text}
     if not values:
         raise click.UsageError("say at least what its --server is")
-    texts = _texts(file.path, values)
-    _change(file.path, (CONTEXTS, name), texts)
+    texts = texts_of(file.path, values)
+    change(file.path, {(CONTEXTS, name): texts})
     click.echo(f"added the context {name} to {file.path}")
 
 
@@ -155,19 +153,19 @@ def add(context: click.Context, /, name: str, **given: str | None) -> None:
 @click.pass_context
 def remove(context: click.Context, name: str) -> None:
     """Remove a context; its certificate and key stay where they are."""
-    file = _known(context)
+    file = known_file(context)
     context_of(Setting(name, "NAME"), file)
-    _change(file.path, (CONTEXTS, name), None)
+    change(file.path, {(CONTEXTS, name): None})
     click.echo(f"removed the context {name} from {file.path}")
 
 
-def _known(context: click.Context) -> SettingsFile:
+def known_file(context: click.Context) -> SettingsFile:
     """Return what the file says now; nothing, where it is yet to be made."""
     path = settings_path(context)
     return settings_file(context) if path.exists() else SettingsFile(path)
 
 
-def _texts(path: Path, values: dict[str, str]) -> dict[str, str]:
+def texts_of(path: Path, values: dict[str, str]) -> dict[str, str]:
     """Return what to write for values: files below the settings file's folder relative to that."""
     texts = {}
     for name, value in values.items():
@@ -182,15 +180,20 @@ def _texts(path: Path, values: dict[str, str]) -> dict[str, str]:
     return texts
 
 
-def _change(path: Path, keys: Sequence[str], value: "Value | None") -> None:
-    """Set a value of the settings file, or remove it: all at once, if what comes of it is one."""
+def change(path: Path, changes: "Mapping[Sequence[str], Value | None]") -> None:
+    """Set values of the settings file, or remove them: all at once, if what comes of it is one.
+
+    Raises CliError; then nothing has changed.
+    """
     from jobworker.cli.config_file import parse_config
     from jobworker.cli.setup.settings_edit import CannotEdit, with_value, without
 
     try:
         before = path.read_text() if path.exists() else ""
         parse_config(before, path)
-        after = without(before, keys) if value is None else with_value(before, keys, value)
+        after = before
+        for keys, value in changes.items():
+            after = without(after, keys) if value is None else with_value(after, keys, value)
         parse_config(after, path)
         _write(path.resolve(), after)
     except CannotEdit as error:

@@ -10,7 +10,9 @@ from typing import Any
 
 import fastjsonschema
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from jobworker.authz.ca.requests import make_request
 from tests.conftest import POLICY, USERS
 from tests.support.server import JOBWORKER, Server, running_server
 
@@ -203,8 +205,13 @@ def test_the_ca(tmp_path: Path) -> None:
     administrate(tmp_path, "certificate", "ca", "issue", "--server", "localhost")
     administrate(tmp_path, "certificate", "ca", "issue", "--cn", "alice", "--ou", "team-a")
     administrate(tmp_path, "certificate", "ca", "renew", "alice")
-    assert len(administrate(tmp_path, "certificate", "ca", "list")) == 3
-    assert len(administrate(tmp_path, "certificate", "ca", "revoke", "--cn", "alice")) == 2
+    key = ec.generate_private_key(ec.SECP256R1())
+    (tmp_path / "a.csr").write_bytes(make_request(key, "alice", ["team-a"]))
+    (asked,) = administrate(tmp_path, "request", "ca", "requests", "a.csr")
+    assert (asked["cn"], asked["tenants"]) == ("alice", ["team-a"])
+    administrate(tmp_path, "certificate", "ca", "sign", "--yes", "a.csr")
+    assert len(administrate(tmp_path, "certificate", "ca", "list")) == 4
+    assert len(administrate(tmp_path, "certificate", "ca", "revoke", "--cn", "alice")) == 3
 
 
 def test_policies(tmp_path: Path) -> None:
