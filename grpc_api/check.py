@@ -30,7 +30,7 @@ from jobworker.grpc_api.privileges import (
 from jobworker.grpc_api.rehearsal import rehearse
 from jobworker.grpc_api.settings_file import place_of_setting
 from jobworker.grpc_api.upkeep.expiry import AHEAD, NO_LIST, expiry_warning
-from jobworker.supervisor import SERVICE_USER, Account, find_account
+from jobworker.supervisor import SERVICE_USER, Account, UsersConfig, find_account
 
 
 class Problem(NamedTuple):
@@ -112,8 +112,15 @@ def _tables(config: ServerConfig) -> Iterator[tuple[tuple[str, ...], Mapping[str
     yield ("jobs", "limits", "tenants"), jobs.limits.tenants, "tenant"
     yield ("jobs", "isolation", "tenants"), jobs.isolation.tenants, "tenant"
     if jobs.users is not None:
-        yield ("jobs", "users", "names"), jobs.users.names, "user"
-        yield ("jobs", "users", "tenants"), jobs.users.tenants, "tenant"
+        for kind, mapped in _lines(jobs.users):
+            yield ("jobs", "users", kind), mapped, "user" if kind == "names" else "tenant"
+
+
+def _lines(users: UsersConfig) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Yield the mappings that have a line for each name, where a pattern has none."""
+    for kind, mapped in (("names", users.names), ("tenants", users.tenants)):
+        if isinstance(mapped, dict):
+            yield kind, mapped
 
 
 def _check_names(config: ServerConfig) -> Iterator[Problem]:
@@ -127,24 +134,29 @@ def _check_names(config: ServerConfig) -> Iterator[Problem]:
                     f"stands for itself alone, so give each {whose} a line",
                 )
     users = config.supervisor().users
-    if users is None or users.jobs_run_as_root:
+    if users is None:
         return
-    for kind, mapped in (("names", users.names), ("tenants", users.tenants)):
+    for kind, mapped in _lines(users):
         for name, account in mapped.items():
-            if _is_root(account):
+            if problem := _doubt(users, account):
                 yield Problem(
                     ("jobs", "users", kind, name),
-                    f"jobs.users.{kind}: {name} starts no job, as {account} is root: name another "
-                    "user, or say `jobs_run_as_root: true`",
+                    f"jobs.users.{kind}: {name} starts no job, as {account} {problem}",
                     fatal=False,
                 )
 
 
-def _is_root(account: str) -> bool:
+def _doubt(users: UsersConfig, name: str) -> str:
+    """Why jobs will not run as a Unix user that stands in a line; empty if they will."""
     try:
-        return find_account(account).uid == 0
+        account = find_account(name)
     except KeyError:
-        return False
+        return ""
+    if account.uid == 0 and not users.jobs_run_as_root:
+        return "is root: name another user, or say `jobs_run_as_root: true`"
+    if not users.admits(account):
+        return f"is in none of the groups {', '.join(users.groups)}: add it to one of them"
+    return ""
 
 
 def _check_tenants(config: ServerConfig, policy: Policy) -> Iterator[Problem]:

@@ -24,6 +24,7 @@ from jobworker.supervisor import (
     Account,
     SupervisorConfig,
     find_account,
+    find_group,
 )
 
 # What the front makes is its own alone.
@@ -38,7 +39,7 @@ def front_account(config: ServerConfig, supervisor: SupervisorConfig) -> Account
     """
     users = supervisor.users
     if os.geteuid() != 0:
-        if config.front_user is not None or (users is not None and users.mapped()):
+        if config.front_user is not None or (users is not None and users.maps()):
             raise ConfigError(
                 "front_user and jobs.users need a server started by root, "
                 f"but this is {SERVICE_USER}: leave them out, and all jobs run as {SERVICE_USER}",
@@ -48,12 +49,13 @@ def front_account(config: ServerConfig, supervisor: SupervisorConfig) -> Account
     if users is None:
         raise ConfigError(
             "the server is started by root, so jobs.users must say who runs jobs: map CNs to "
-            "Unix users in `names`, OUs in `tenants`; or `jobs_run_as_root: true`; "
+            "Unix users in `names`, OUs in `tenants`, or all CNs to the users of the same names by "
+            '`names: "{cn}"`; or `jobs_run_as_root: true`; '
             "or start the server as an ordinary user, who then runs all jobs",
             "jobs.users",
         )
     if config.front_user is None:
-        if users.mapped():
+        if users.maps():
             raise ConfigError(
                 "front_user is missing: name a Unix user of its own for the process that faces "
                 "the network, such as one made by `adduser --system --group jobworker`",
@@ -75,7 +77,14 @@ def _checked(front: Account, supervisor: SupervisorConfig) -> Account:
     if front.uid == 0:
         text = "front_user must not be root: name a user without rights of its own"
         raise ConfigError(text, "front_user")
-    jobs = sorted(supervisor.users.mapped()) if supervisor.users else []
+    users = supervisor.users
+    for group in users.groups if users else ():
+        try:
+            find_group(group)
+        except KeyError:
+            text = f"jobs.users.groups: there is no Unix group {group} on this host"
+            raise ConfigError(text, "jobs.users.groups") from None
+    jobs = sorted(users.mapped()) if users else []
     for account in [_account(name, "jobs.users") for name in jobs]:
         if account.uid == front.uid:
             text = f"front_user {front.name} must not run jobs as well"
@@ -194,7 +203,7 @@ def with_readers(supervisor: SupervisorConfig, front: Account | None) -> Supervi
 
 def warning(supervisor: SupervisorConfig) -> str:
     """What an administrator must know about who runs jobs; empty when tenants are kept apart."""
-    if supervisor.users is not None and supervisor.users.mapped():
+    if supervisor.users is not None and supervisor.users.maps():
         return ""
     return (
         f"all jobs run as {SERVICE_USER}, the user of this server: tenants can read, signal and "

@@ -88,10 +88,14 @@ if TYPE_CHECKING:
         is_size,
         size_of,
     )
+    from jobworker.supervisor.host.user_mapping import (
+        UsersConfig,
+    )
     from jobworker.supervisor.host.users import (
         SERVICE_USER,
         Account,
         find_account,
+        find_group,
     )
     from jobworker.supervisor.ipc.client import (
         SupervisorClient,
@@ -215,7 +219,9 @@ _HOME = {
     "become_keeper": "control",
     "Ballast": "host.disk_space",
     "enter_service": "host.cgroup",
+    "UsersConfig": "host.user_mapping",
     "find_account": "host.users",
+    "find_group": "host.users",
     "follow": "output.follow",
     "is_size": "host.sizes",
     "is_utf8": "exact_text",
@@ -296,9 +302,11 @@ __all__ = [
     "SupervisorError",
     "SupervisorUnavailable",
     "Usage",
+    "UsersConfig",
     "become_keeper",
     "enter_service",
     "find_account",
+    "find_group",
     "follow",
     "is_size",
     "is_utf8",

@@ -5,7 +5,7 @@ import msgspec
 from jobworker.supervisor.host.isolation import IsolationConfig
 from jobworker.supervisor.host.limits import LimitsConfig
 from jobworker.supervisor.host.sizes import Size
-from jobworker.supervisor.host.users import UsersConfig
+from jobworker.supervisor.host.user_mapping import UsersConfig
 
 BASE_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 

@@ -132,7 +132,7 @@ DOORS = {
     "grpc_api.upkeep": "expiry file_watch health memory metrics reload",
     "supervisor.host": """
         accounting cgroup descriptors disk_space holes inside isolation limits memory sizes tree
-        users whole_tree
+        user_mapping users whole_tree
     """,
     "supervisor.ipc": "client messages requests server snapshot watches",
     "supervisor.journal": "journal missing start_keys",

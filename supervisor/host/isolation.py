@@ -147,9 +147,11 @@ def private_options(
     options += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
     for device in devices:
         options += ["--dev-bind", device, device]
-    homes = [other.home for other in others if other.owns_home()]
     # A directory below one that is emptied would come back with it.
-    emptied = {Path(path) for path in _EMPTIED}
+    hidden = tuple(hidden)
+    emptied = {Path(path) for path in (*_EMPTIED, *hidden)}
+    outside = [other for other in others if not emptied & set(Path(other.home).parents)]
+    homes = [other.home for other in outside if other.owns_home()]
     elsewhere = [path for path in (*hidden, *homes) if not emptied & set(Path(path).parents)]
     for path in (*_EMPTIED, *elsewhere):
         if Path(path).is_dir():

@@ -1,17 +1,17 @@
-"""Which Unix user runs whose jobs."""
+"""Unix users and groups, as the host's directory has them."""
 
+import grp
 import os
 import pwd
-import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
-from jobworker.supervisor.errors import CannotPlace
-
-# An account that was looked up is taken to be as it was for so long: the
-# directory behind it (LDAP, say) may be slow, and who calls may not wait.
-_FRESH_SECONDS = 60.0
+# Where a host's own users end, unless /etc/login.defs says otherwise (login.defs(5), UID_MIN).
+_FIRST_ORDINARY = 1000
+# systemd's transient users, nobody, and -1 in 16 bits: https://systemd.io/UIDS-GIDS.
+_SYSTEM_AGAIN = range(61184, 65536)
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -48,7 +48,27 @@ def find_account(name: str) -> Account:
     """The user of this name. Raises KeyError."""
     entry = pwd.getpwnam(name)
     groups = tuple(os.getgrouplist(name, entry.pw_gid))
-    return Account(name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir, entry.pw_shell)
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir, entry.pw_shell)
+
+
+def is_system_user(uid: int) -> bool:
+    """Whether it is the host's own user, such as daemon and nobody, and no person's."""
+    return uid < _first_ordinary() or uid in _SYSTEM_AGAIN
+
+
+def _first_ordinary() -> int:
+    try:
+        lines = Path("/etc/login.defs").read_text(errors="replace").splitlines()
+    except OSError:
+        return _FIRST_ORDINARY
+    words = [line.split() for line in lines]
+    found = [pair[1] for pair in words if len(pair) == 2 and pair[0] == "UID_MIN"]
+    return int(found[-1]) if found and found[-1].isdigit() else _FIRST_ORDINARY
+
+
+def find_group(name: str) -> int:
+    """The ID of the Unix group of this name. Raises KeyError."""
+    return grp.getgrnam(name).gr_gid
 
 
 def _name_of(uid: int) -> str:
@@ -86,83 +106,17 @@ def login_shell(shell: str) -> tuple[str, ...]:
     return program, "-l", "-c", 'exec "$@"', program
 
 
-class UsersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Unix users for the jobs of identities: by CN (`names`), else by OU (`tenants`).
-
-    An identity that neither has starts no jobs. `jobs_run_as_root` says that
-    root may be named; with nobody named, everybody's jobs run as root.
-    """
-
-    names: dict[str, str] = {}
-    tenants: dict[str, str] = {}
-    jobs_run_as_root: bool = False
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for settings under which no job could start."""
-        if not self.mapped() and not self.jobs_run_as_root:
-            raise ValueError(
-                "users names no Unix user: map CNs in `names` or OUs in `tenants` "
-                "(or say `jobs_run_as_root: true`, if that is what is meant)"
-            )
-
-    def mapped(self) -> set[str]:
-        """Every Unix user that is named."""
-        return {*self.names.values(), *self.tenants.values()}
+def group_ids(names: Iterable[str]) -> Iterator[int]:
+    """Yield the IDs of those of the groups that there are."""
+    for name in names:
+        try:
+            yield find_group(name)
+        except KeyError:
+            continue
 
 
-class Users:
-    """Looks up who runs a job; without settings all jobs run as the service's own user."""
-
-    def __init__(self, config: UsersConfig | None) -> None:
-        self._config = config
-        self._known: dict[str, tuple[float, Account]] = {}
-
-    def account(self, owner: str, tenant: str) -> Account | None:
-        """The user for a job of this CN and OU; None for the service's own.
-
-        Raises CannotPlace when there is none, or none that may be.
-        """
-        config = self._config
-        if config is None or not config.mapped():
-            return None
-        name = config.names.get(owner) or config.tenants.get(tenant)
-        if name is None:
-            whose = f"{owner} (tenant {tenant})" if tenant else owner
-            raise CannotPlace(
-                f"no Unix user is set for the jobs of {whose}: "
-                "the administrator adds one under jobs.users in the server's settings"
-            )
-        account = self._find(name)
-        if account.uid == 0 and not config.jobs_run_as_root:
-            raise CannotPlace(
-                f"the jobs of {owner} would run as root ({name}): name another user under "
-                "jobs.users, or say jobs_run_as_root there"
-            )
-        if account.uid != os.geteuid() and os.geteuid() != 0:
-            raise CannotPlace(f"the service is not root: it cannot run a job as {name}")
-        return account
-
-    def others(self, account: Account) -> list[Account]:
-        """Every user that runs jobs but for this one and those that do not exist."""
-        found = []
-        for name in sorted(self._config.mapped() if self._config else ()):
-            try:
-                other = self._find(name)
-            except CannotPlace:
-                continue
-            if other.uid != account.uid:
-                found.append(other)
-        return found
-
-    def _find(self, name: str) -> Account:
-        since, account = self._known.get(name, (0.0, None))
-        if account is None or time.monotonic() > since + _FRESH_SECONDS:
-            try:
-                account = find_account(name)
-            except KeyError:
-                raise CannotPlace(
-                    f"there is no Unix user {name} on this host: "
-                    "create it, or name another under jobs.users in the server's settings"
-                ) from None
-            self._known[name] = (time.monotonic(), account)
-        return account
+def members_of(groups: Iterable[str]) -> set[str]:
+    """Who is in a group, as far as the host's directory lists them."""
+    wanted = set(group_ids(groups))
+    listed = {name for one in grp.getgrall() if one.gr_gid in wanted for name in one.gr_mem}
+    return listed | {one.pw_name for one in pwd.getpwall() if one.pw_gid in wanted}

@@ -10,9 +10,9 @@ from jobworker.supervisor.host.cgroup import JobCgroups
 from jobworker.supervisor.host.isolation import Profile, bubblewrap, check_fits, private_options
 from jobworker.supervisor.host.limits import check_kept
 from jobworker.supervisor.host.tree import TOKEN_VARIABLE, mark_of
+from jobworker.supervisor.host.user_mapping import Users
 from jobworker.supervisor.host.users import (
     Account,
-    Users,
     login_shell,
     service_account,
 )
@@ -29,7 +29,7 @@ class Placement:
 
     def __init__(self, config: SupervisorConfig, cgroups: JobCgroups | None) -> None:
         self._config = config
-        self._users = Users(config.users)
+        self._users = Users(config.users, config.readers)
         self._service = service_account()
         self._cgroups = cgroups
 

@@ -8,7 +8,7 @@ import msgspec
 from jobworker.grpc_api.config import ServerConfig
 from jobworker.grpc_api.settings_file import load_server_config
 from jobworker.supervisor.config import SupervisorConfig
-from jobworker.supervisor.host.users import UsersConfig
+from jobworker.supervisor.host.user_mapping import UsersConfig
 
 FILE = Path(__file__).parents[2] / "deploy" / "server.yaml"
 

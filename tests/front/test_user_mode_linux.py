@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.user_mode_linux import GUEST, KERNEL, NoGuest, run_in_guest
 
-FILES = [GUEST / f"{name}.py" for name in ("limits", "isolation", "escapes", "clock")]
+FILES = [GUEST / f"{name}.py" for name in ("limits", "isolation", "escapes", "mapping", "clock")]
 REPORT = "report.xml"
 # A run takes a minute or two; where others use both processors, five were seen.
 DEADLINE_SECONDS = 600.0

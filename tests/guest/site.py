@@ -30,13 +30,13 @@ exec perl -e 'for (@ARGV) { print syscall(101, 16, $_ + 0, 0, 0) == 0 ? "traced"
 
 
 @contextmanager
-def server_of_root(jobs: str = "") -> Iterator[Server]:
+def server_of_root(jobs: str = "", settings: str = SETTINGS) -> Iterator[Server]:
     """Run a server with the users mapped, until the block ends; `jobs` are more lines of `jobs`."""
     directory = Path(mkdtemp(dir="/srv", prefix="site-"))
     # For the front to pass through.
     directory.chmod(0o755)
     host = own_address()
-    authority = configure(directory, host, POLICY, SETTINGS + jobs)
+    authority = configure(directory, host, POLICY, settings + jobs)
     for file in directory.rglob("*"):
         if file.is_dir():
             file.chmod(0o755)

@@ -105,6 +105,23 @@ def test_all_that_the_settings_name_is_looked_at(tmp_path: Path) -> None:
         ("users: null", "users: null", "the server is started by root, so jobs.users must say"),
         ('users: {names: {"*": games}}', None, "jobs.users.names: '*' is no user's name"),
         ("users: {names: {al: nonesuch}}", None, "there is no Unix user nonesuch"),
+        (
+            'users: {names: "games", groups: [users]}',
+            None,
+            "names: 'games' is no pattern: write {cn}",
+        ),
+        ('users: {names: "{ou}", groups: [users]}', None, "names: '{ou}' is no pattern"),
+        ('users: {names: "{cn}{cn}", groups: [users]}', None, "write {cn} once"),
+        ('users: {names: "{cn}"}', None, 'names: "{cn}" needs groups'),
+        ('users: {tenants: "x-{ou}"}', None, 'tenants: "x-{ou}" needs groups'),
+        (
+            'users: {names: "{cn}", tenants: {a: games}, groups: [users]}',
+            None,
+            "leave out tenants, as it would never be asked",
+        ),
+        ('users: {names: "{cn}", groups: [nonesuch]}', None, "there is no Unix group nonesuch"),
+        ('users: {names: "{cn}", groups: []}', None, "needs groups"),
+        ("users: {names: 7}", None, "must be a text or a mapping (`name: ...` lines)"),
     ],
 )
 def test_whose_jobs_run_as_whom(tmp_path: Path, users: str, line: str | None, words: str) -> None:
