@@ -10,7 +10,7 @@ import pytest
 from tests.support.arrows import rooms
 
 ROOT = Path(__file__).parents[2]
-PAPERS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAPERS = sorted([*ROOT.glob("*.md"), *ROOT.glob("deploy/*.md"), *ROOT.glob("docs/**/*.md")])
 DECISIONS = sorted(ROOT.glob("docs/decisions/0*.md"))
 TOP = ("authz", "cli", "client", "deploy", "docs", "grpc_api", "proto", "supervisor", "tests")
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")

@@ -16,8 +16,12 @@ FILE = Path(__file__).parents[2] / "deploy" / "server.yaml"
 def test_what_can_be_left_out_has_its_default() -> None:
     config = load_server_config(FILE)
     least = ServerConfig(state_dir=config.state_dir, tls=config.tls, policy=config.policy)
-    assert msgspec.structs.replace(config, jobs={}) == least
-    assert config.supervisor() == SupervisorConfig(state_dir=config.state_dir)
+    assert msgspec.structs.replace(config, jobs={}, front_user=None) == least
+    jobs = config.supervisor()
+    assert jobs == SupervisorConfig(state_dir=config.state_dir, users=jobs.users)
+    # What root has to say: the rest of it are defaults.
+    assert config.front_user == "jobworker"
+    assert jobs.users == UsersConfig(names="{cn}", groups=("jobusers",))
 
 
 def test_every_setting_is_there() -> None:
@@ -25,8 +29,7 @@ def test_every_setting_is_there() -> None:
     assert _missing(ServerConfig, written) == []
     # The service's own directory is named once; the other is ignored, and of older files.
     assert _missing(SupervisorConfig, written["jobs"]) == ["state_dir", "spare_launchers"]
-    text = FILE.read_text()
-    assert all(f"{field.name}: " in text for field in msgspec.structs.fields(UsersConfig))
+    assert _missing(UsersConfig, written["jobs"]["users"]) == []
 
 
 def _missing(kind: type[msgspec.Struct], written: dict[str, Any]) -> list[str]:

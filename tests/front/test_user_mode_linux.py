@@ -11,6 +11,8 @@ import pytest
 from tests.support.user_mode_linux import GUEST, KERNEL, NoGuest, run_in_guest
 
 FILES = [GUEST / f"{name}.py" for name in ("limits", "isolation", "escapes", "mapping", "clock")]
+DEPLOYMENT = GUEST / "deployment.py"
+SYSTEMD = Path("/lib/systemd/systemd")
 REPORT = "report.xml"
 # A run takes a minute or two; where others use both processors, five were seen.
 DEADLINE_SECONDS = 600.0
@@ -35,14 +37,12 @@ def _names(file: Path) -> list[str]:
     ]
 
 
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    """How each test went in one guest, by FILE::TEST."""
-    directory = tmp_path_factory.mktemp("guest")
+def _outcomes(files: list[Path], directory: Path, first: str) -> dict[str, Outcome]:
+    """How each test of the files went in one guest, by FILE::TEST."""
     words = ["-m", "pytest", "-q", "--color=no", "--durations=12", "-p", "no:cacheprovider"]
-    words += [f"--junitxml=/run/files/{REPORT}", *map(str, FILES)]
+    words += [f"--junitxml=/run/files/{REPORT}", *map(str, files)]
     try:
-        output = run_in_guest(words, directory, DEADLINE_SECONDS)
+        output = run_in_guest(words, directory, DEADLINE_SECONDS, first=first)
     except NoGuest as error:
         pytest.skip(str(error))
     report = directory / REPORT
@@ -56,6 +56,20 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
         if found.get(name, PASSED) == PASSED:
             found[name] = outcome
     return found
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """How each test went that a plain guest will do for."""
+    return _outcomes(FILES, tmp_path_factory.mktemp("guest"), "boot.py")
+
+
+@pytest.fixture(scope="module")
+def systemd_outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """How each test went that needs systemd."""
+    if not SYSTEMD.exists():
+        pytest.skip("needs systemd: apt install systemd")
+    return _outcomes([DEPLOYMENT], tmp_path_factory.mktemp("guest"), "boot_systemd.py")
 
 
 def _name(case: ElementTree.Element) -> str:
@@ -73,6 +87,17 @@ def _outcome(case: ElementTree.Element) -> Outcome:
 @pytest.mark.timeout(DEADLINE_SECONDS + 20)
 @pytest.mark.parametrize("name", [name for file in FILES for name in _names(file)])
 def test_in_guest(outcomes: dict[str, Outcome], name: str) -> None:
+    check_passed(outcomes, name)
+
+
+@pytest.mark.timeout(DEADLINE_SECONDS + 20)
+@pytest.mark.parametrize("name", _names(DEPLOYMENT))
+def test_in_guest_of_systemd(systemd_outcomes: dict[str, Outcome], name: str) -> None:
+    check_passed(systemd_outcomes, name)
+
+
+def check_passed(outcomes: dict[str, Outcome], name: str) -> None:
+    """Fail, or skip, as the test did in the guest."""
     assert name in outcomes, f"the guest did not get as far as this, only to {sorted(outcomes)}"
     how, text = outcomes[name]
     if how == "skipped":

@@ -38,9 +38,12 @@ class NoGuest(Exception):
     """There can be no guest on this host; the text says why."""
 
 
-def run_in_guest(words: Sequence[str], files: Path, seconds: float) -> str:
+def run_in_guest(
+    words: Sequence[str], files: Path, seconds: float, *, first: str = "boot.py"
+) -> str:
     """Run `python WORDS` as root of a new guest, in this repository; returns what it wrote.
 
+    `first` is the guest's first program: boot.py, or boot_systemd.py to run below systemd.
     The guest has the directory `files` as /run/files. Raises NoGuest where
     there is no user-mode Linux, and AssertionError when the guest did not get as
     far as the program, or was not off after so many seconds.
@@ -51,7 +54,7 @@ def run_in_guest(words: Sequence[str], files: Path, seconds: float) -> str:
     if not all(path.stat().st_mode & stat.S_IROTH for path in READ_BY_ALL):
         raise NoGuest("needs a clone and an environment that all users can read: see umask(1p)")
     with TemporaryDirectory(prefix="guest-", dir=SCRATCH) as name:
-        text = _boot(kernel, Path(name), [str(files), *words], seconds)
+        text = _boot(kernel, Path(name), [str(GUEST / first), str(files), *words], seconds)
     _, booted, output = text.partition(BOOTED)
     if booted:
         return output.rstrip().removesuffix(OFF)
@@ -96,7 +99,7 @@ def _init(directory: Path, words: Sequence[str]) -> Path:
     script.write_text(
         "#!/bin/sh\nexport PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
         "export HOME=/root LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1\n"
-        f"exec {shlex.join([sys.executable, str(GUEST / 'boot.py'), *words])}\n"
+        f"exec {shlex.join([sys.executable, *words])}\n"
     )
     script.chmod(0o755)
     return script
