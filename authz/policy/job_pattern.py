@@ -36,4 +36,12 @@ def is_about(pattern: str, tenant: str, owner: str, identity: Identity) -> bool:
     return tenants == "*" or _glob(tenants)(tenant)
 
 
+def meant_by(pattern: str, identity: Identity) -> tuple[str, ...]:
+    """What a pattern stands for with an identity's own names in it: one for each tenant."""
+    tenants, owners = split_pattern(pattern)
+    own = identity.tenants if tenants == OWN_TENANT else (tenants,)
+    owner = identity.common_name if owners == ONESELF else owners
+    return tuple(f"{tenant}/{owner}" for tenant in own)
+
+
 _glob = lru_cache(maxsize=_CACHED)(text_glob)

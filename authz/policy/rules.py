@@ -51,7 +51,8 @@ class Rule:
     `subject` is cn:NAME, ou:NAME, role:NAME, cn:* or ou:*; `action` a key of
     COVERED; `jobs` TENANT/OWNER (see `job_pattern`); `effect` allow or deny;
     `command` and `arguments` patterns (see `command_pattern`), which only a
-    rule for `start` may narrow.
+    rule for `start` may narrow. `whole` is the same for those that one rule of
+    the file has made: one for each of its subjects, actions, jobs and commands.
     """
 
     subject: str
@@ -61,6 +62,7 @@ class Rule:
     command: str
     arguments: str
     place: Place = field(compare=False)
+    whole: Place | None = field(compare=False, default=None)
 
     def row(self) -> tuple[str, ...]:
         """Return the fields in the order of the policy definition in model.conf."""

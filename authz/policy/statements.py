@@ -75,6 +75,7 @@ def rule(texts: RuleTexts) -> Rule:
         command.text,
         arguments.text,
         subject.place,
+        effect.place,
     )
 
 

@@ -11,6 +11,7 @@ from jobworker.authz.policy.command_pattern import (
     denies_arguments,
     denies_command,
 )
+from jobworker.authz.policy.job_pattern import meant_by
 from jobworker.authz.policy.judge import JobFacts, about
 from jobworker.authz.policy.policy import Decision, Policy
 from jobworker.authz.policy.rules import COVERED, Rule
@@ -71,9 +72,17 @@ def _unmet(
     if action not in COVERED[rule.action]:
         yield f"it is about {rule.action}"
     if not about(rule.jobs, job, identity):
-        yield f"it is about the jobs {rule.jobs}"
+        yield f"it is about the jobs {_jobs(rule, identity)}"
     denies = rule.effect == "deny"
     if not (denies_command if denies else allows_command)(rule.command, job.command):
         yield f"its command is {rule.command}, not {shown(job.command)}"
     if not (denies_arguments if denies else allows_arguments)(rule.arguments, job.arguments):
         yield f"its arguments are {rule.arguments or '(none)'}"
+
+
+def _jobs(rule: Rule, identity: Identity) -> str:
+    """The jobs that a rule is about, in its own words and in the identity's."""
+    meant = meant_by(rule.jobs, identity)
+    if meant == (rule.jobs,):
+        return rule.jobs
+    return f"{rule.jobs}, here {' or '.join(meant) or 'none, as they have no tenant'}"

@@ -47,7 +47,7 @@ def examine(file: Path) -> Examined:
         str(file),
         None,
         policy.version,
-        len(policy.statements.rules),
+        len({rule.whole for rule in policy.statements.rules}),
         len(policy.statements.grants),
         tuple(map(str, doubts(policy.statements))),
     )

@@ -267,7 +267,8 @@ def _who_knows(directory: Path) -> str:
     metavar="FILE",
     help="Write the list there too, in place of what is there, all at once.",
 )
-def crl(directory: Path, out: Path | None) -> None:
+@output_option
+def crl(directory: Path, out: Path | None, output: OutputFormat) -> None:
     """Sign the list of revoked certificates anew, and print its file's name.
 
     A server refuses everybody once its list has expired, a year after it was
@@ -275,7 +276,11 @@ def crl(directory: Path, out: Path | None) -> None:
     it anew; so does a server that can read this directory, key and all.
     """
     with _authority(directory) as authority:
-        click.echo(authority.publish(out))
+        published = authority.publish(out)
+    if output == "json":
+        say_json({"crl": str(published)})
+    else:
+        click.echo(published)
 
 
 def _asked(file: Path) -> "Asked":

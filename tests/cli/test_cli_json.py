@@ -202,6 +202,7 @@ def administrate(directory: Path, schema: str, *words: str, code: int = 0) -> li
 
 def test_the_ca(tmp_path: Path) -> None:
     administrate(tmp_path, "ca", "ca", "init")
+    administrate(tmp_path, "crl", "ca", "crl")
     administrate(tmp_path, "certificate", "ca", "issue", "--server", "localhost")
     administrate(tmp_path, "certificate", "ca", "issue", "--cn", "alice", "--ou", "team-a")
     administrate(tmp_path, "certificate", "ca", "renew", "alice")

@@ -53,8 +53,18 @@ def edit(home: Path, old: str, new: str, name: str = "policy.yaml") -> None:
 
 def test_check_says_what_was_read(home: Path) -> None:
     first, second = printed(home, 0, "check", "policy.yaml", "policy.csv").splitlines()
-    assert first.startswith("policy.yaml: 10 rules, 5 grants, version ")
+    assert first.startswith("policy.yaml: 6 rules, 5 grants, version ")
     assert second.startswith("policy.csv: 10 rules, 5 grants, version ")
+
+
+def test_check_counts_rules_as_they_stand_in_the_file(home: Path) -> None:
+    """Three were four, as one was for two actions."""
+    (home / "three.yaml").write_text(
+        'rules:\n  - {allow: "*", to: "cn:*", jobs: "{ou}/{cn}"}\n'
+        '  - {allow: [read, stop], to: ["ou:team-a", "ou:team-b"], jobs: "team-a/*"}\n'
+        '  - {deny: start, to: "cn:eve", jobs: "*/*"}\n'
+    )
+    assert printed(home, 0, "check", "three.yaml").startswith("three.yaml: 3 rules, 0 grants")
 
 
 def test_check_tells_every_file_that_is_no_good(home: Path) -> None:
@@ -142,6 +152,21 @@ def test_explain_says_why_nothing_matched(home: Path) -> None:
         "to ou:team-b on team-b/{cn}",
         "    but its arguments are /srv/team-b/*.py **",
     ]
+
+
+@pytest.mark.parametrize(
+    ("tenants", "meant"),
+    [
+        (" ou=team-a", "here team-a/dana"),
+        (" ou=team-a,team-b", "here team-a/dana or team-b/dana"),
+        ("", "here none, as they have no tenant"),
+    ],
+)
+def test_explain_says_what_stands_for_oneself(home: Path, tenants: str, meant: str) -> None:
+    """`on {ou}/{cn}, but it is about the jobs {ou}/{cn}` told nobody why."""
+    (home / "own.yaml").write_text('rules: [{allow: "*", to: "cn:*", jobs: "{ou}/{cn}"}]\n')
+    told = printed(home, 1, "explain", "own.yaml", "--as", f"cn=dana{tenants}", "stop", "team-a/al")
+    assert told.splitlines()[-1] == f"    but it is about the jobs {{ou}}/{{cn}}, {meant}"
 
 
 def test_explain_tells_json(home: Path) -> None:
