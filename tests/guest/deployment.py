@@ -113,6 +113,12 @@ def test_limits_are_kept_by_cgroups_below_the_units(installed: str) -> None:
     assert group.startswith("0::/system.slice/jobworker.service/")
 
 
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bubblewrap")
+def test_private_jobs_run_below_the_unit(installed: str) -> None:
+    """ProtectKernelTunables and ProtectKernelLogs mount over /proc: then none can be mounted."""
+    assert alice("jobworker run --isolation private -- ls /home") == "alice"
+
+
 def test_jobs_run_through_a_reload(installed: str) -> None:
     job = alice("jobworker start -- sleep 1000")
     before, main = status(job), unit("MainPID")
