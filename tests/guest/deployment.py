@@ -160,7 +160,7 @@ def test_a_service_that_is_killed_comes_back(installed: str) -> None:
 
 def test_who_leaves_is_locked_out_and_their_jobs_end(installed: str) -> None:
     job = alice("jobworker start -- sleep 1000")
-    assert job in type_in(blocks()[-1], {"JOBWORKER_CA_DIR": "/root/jobworker-ca"})
+    assert job in type_in(blocks()[-1])
 
     def locked_out() -> bool:
         command = ["runuser", "--login", "alice", "--command", "jobworker list"]
