@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jobworker.grpc_api.admin.drain import MAX_WORDS, Drain
 from jobworker.grpc_api.errors import ApiError
+from jobworker.grpc_api.guard.access import MIN_PREFIX, PREFIX_PAGE, candidates
 from jobworker.grpc_api.service.messages import status_message
 from jobworker.proto import admin_pb2 as admin
 from jobworker.proto import ipc_pb2 as ipc
@@ -101,11 +102,14 @@ class Acts:
                 yield job
 
     async def _find(self, name: str) -> JobSnapshot:
-        found = await self.supervisor.list(ipc.List(prefix=name, limit=2))
+        if len(name) < MIN_PREFIX:
+            # An empty one would be the beginning of every ID.
+            raise ApiError(f"{name!r} is too little of a job ID: give {MIN_PREFIX} characters")
+        found = await self.supervisor.list(ipc.List(prefix=name, limit=PREFIX_PAGE))
         if not found:
             raise ApiError(f"there is no job {name[:64]}")
         if len(found) > 1:
-            raise ApiError(f"several jobs have IDs that begin with {name}: give more of the ID")
+            raise ApiError(candidates(name, found))
         return found[0]
 
     # -- draining ----------------------------------------------------------------

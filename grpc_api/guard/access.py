@@ -25,7 +25,9 @@ from jobworker.supervisor import (
 # A caller who may do one of these to a job may know that it exists.
 SEEING = ("status", "list", "output")
 _FULL_ID = 36
-_ID_PREFIX = re.compile(r"[0-9a-f-]{4,36}")
+# So much of an ID, at least, is taken for a job.
+MIN_PREFIX = 4
+_ID_PREFIX = re.compile(rf"[0-9a-f-]{{{MIN_PREFIX},{_FULL_ID}}}")
 # Decided about in place of a job that is not there.
 _NOBODYS = JobFacts("", "")
 # That there is no such job is told at a multiple of this after the question, so
@@ -35,7 +37,7 @@ _BEAT_SECONDS = 0.02
 _CANDIDATES = 10
 _COMMAND_LENGTH = 60
 # So many of the jobs with a prefix are counted, of those the caller may see.
-_PREFIX_PAGE = 1000
+PREFIX_PAGE = 1000
 
 
 class Verdict(NamedTuple):
@@ -172,16 +174,16 @@ class Access(NamedTuple):
         return any(allowed)
 
     async def _of_prefix(self, identity: Identity, prefix: str) -> JobSnapshot | None:
-        query = ipc.List(prefix=prefix, limit=_PREFIX_PAGE)
+        query = ipc.List(prefix=prefix, limit=PREFIX_PAGE)
         visible = await self.jobs_of(identity, SEEING, query)
         if len(visible) > 1:
             raise Refusal(
-                grpc.StatusCode.INVALID_ARGUMENT, "AMBIGUOUS_PREFIX", _candidates(prefix, visible)
+                grpc.StatusCode.INVALID_ARGUMENT, "AMBIGUOUS_PREFIX", candidates(prefix, visible)
             )
         return visible[0] if visible else None
 
 
-def _candidates(prefix: str, jobs: Sequence[JobSnapshot]) -> str:
+def candidates(prefix: str, jobs: Sequence[JobSnapshot]) -> str:
     """What to choose from when several jobs have a prefix, the newest first."""
     lines = [f"{len(jobs)} jobs have IDs that begin with {prefix}: give more of the ID"]
     newest = sorted(jobs, key=lambda job: job.id, reverse=True)

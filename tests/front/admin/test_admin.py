@@ -91,12 +91,25 @@ def listed(server: Server) -> list[str]:
     return admin(server, "list", "--running", "-o", "json").splitlines()
 
 
+def test_what_begins_several_ids_lists_them(server: Server) -> None:
+    """There were said to be several, and no more; and an empty word was the only job there was."""
+    jobs = [start(server, "bob", "true") for _ in range(2)]
+    said = admin(server, "stop", jobs[0][:4], code=FAILED)
+    assert all(job in said for job in jobs)
+    alone = start(server, "alice")
+    admin(server, "stop", "", code=FAILED)
+    assert [json.loads(line)["id"] for line in listed(server)] == [alone]
+    admin(server, "stop", alone)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
         (["stop"], USAGE, "say which jobs: JOB, --owner or --tenant"),
         (["stop", "0190-nonesuch"], FAILED, "a job ID has only"),
         (["stop", "ffffffff"], FAILED, "there is no job ffffffff"),
+        (["stop", ""], FAILED, "'' is too little of a job ID: give 4 characters"),
+        (["stop", "019"], FAILED, "too little of a job ID"),
         (["stop", "--owner", "*"], FAILED, "owner"),
         (["drain", ""], FAILED, "say why in 1 to 500 characters"),
         (["drain", "x" * 501], FAILED, "say why in 1 to 500 characters"),
