@@ -129,6 +129,19 @@ def test_jobs_run_through_a_reload(installed: str) -> None:
     alice(f"jobworker stop {job}")
 
 
+def test_jobs_run_while_the_service_sleeps(installed: str) -> None:
+    job = alice("jobworker start -- sleep 1000")
+    before, main = status(job), unit("MainPID")
+    type_in("systemctl kill --signal=SIGUSR1 --kill-whom=main jobworker")
+    until(lambda: "jobworker: front" not in of_systemd("ps", "-o", "args=", "--ppid", main))
+    assert unit("ActiveState") == "active"
+    type_in("systemctl reload jobworker")
+    after = status(job)
+    assert (after["state"], after["pid"]) == ("running", before["pid"])
+    assert unit("MainPID") == main
+    alice(f"jobworker stop {job}")
+
+
 def test_a_restart_ends_jobs_and_keeps_the_record(installed: str) -> None:
     job = alice("jobworker start -- sleep 1000")
     type_in("systemctl restart jobworker")
