@@ -123,16 +123,25 @@ def _lines(users: UsersConfig) -> Iterator[tuple[str, Mapping[str, str]]]:
             yield kind, mapped
 
 
+# What does for everybody at once, in the place of lines.
+_PATTERNS: dict[tuple[str, ...], str] = {
+    ("jobs", "users", "names"): 'names: "{cn}"',
+    ("jobs", "users", "tenants"): 'tenants: "{ou}"',
+}
+
+
 def _check_names(config: ServerConfig) -> Iterator[Problem]:
     """Names that no certificate can have: whoever wrote `*` took them for patterns."""
     for table, names, whose in _tables(config):
         for name in names:
             if objection := objection_to_name(name):
-                yield Problem(
-                    (*table, name),
+                text = (
                     f"{'.'.join(table)}: {name!r} is no {whose}'s name: it {objection}; a name "
-                    f"stands for itself alone, so give each {whose} a line",
+                    f"stands for itself alone, so give each {whose} a line"
                 )
+                if pattern := _PATTERNS.get(table):
+                    text += f", or all of them the Unix user of the same name: `{pattern}`"
+                yield Problem((*table, name), text)
     users = config.supervisor().users
     if users is None:
         return

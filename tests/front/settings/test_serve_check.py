@@ -104,6 +104,11 @@ def test_all_that_the_settings_name_is_looked_at(tmp_path: Path) -> None:
     [
         ("users: null", "users: null", "the server is started by root, so jobs.users must say"),
         ('users: {names: {"*": games}}', None, "jobs.users.names: '*' is no user's name"),
+        (
+            'users: {names: {"*": games}}',
+            None,
+            'a line, or all of them the Unix user of the same name: `names: "{cn}"`',
+        ),
         ("users: {names: {al: nonesuch}}", None, "there is no Unix user nonesuch"),
         (
             'users: {names: "games", groups: [users]}',
