@@ -1,8 +1,9 @@
 """A real terminal that the command runs on, and what a person sees there."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pexpect
 import pyte
@@ -26,6 +27,7 @@ class Terminal:
     def __init__(self, process: "pexpect.spawn[bytes]") -> None:
         self.process = process
         self.seen = b""
+        self._taken = 0
         self._screen = _Screen(COLUMNS, ROWS)
         self._stream = pyte.ByteStream(self._screen)
 
@@ -43,6 +45,13 @@ class Terminal:
         """Wait until exactly that has come."""
         while wanted not in self.seen:
             self._read()
+
+    def take(self, wanted: bytes) -> bytes:
+        """Wait until that has come behind what was taken last; all up to its end."""
+        while (at := self.seen.find(wanted, self._taken)) < 0:
+            self._read()
+        begin, self._taken = self._taken, at + len(wanted)
+        return self.seen[begin : self._taken]
 
     def line(self, pattern: str) -> str | None:
         """The first line of the screen that matches now."""
@@ -81,9 +90,28 @@ def on_terminal(
     server: Server, user: str, *words: str, rows: int = ROWS, columns: int = COLUMNS
 ) -> Iterator[Terminal]:
     """Run the command as `user` on a terminal; it is killed if it still runs at the end."""
-    environment = {**server.environment(user), "TERM": "xterm-256color"}
+    command = [str(JOBWORKER), *words]
+    with on_terminal_of(command, server.environment(user), rows=rows, columns=columns) as terminal:
+        yield terminal
+
+
+@contextmanager
+def on_terminal_of(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    directory: Path | None = None,
+    *,
+    rows: int = ROWS,
+    columns: int = COLUMNS,
+) -> Iterator[Terminal]:
+    """The same of any command, in a directory."""
     process = pexpect.spawn(
-        str(JOBWORKER), list(words), env=environment, dimensions=(rows, columns), timeout=None
+        command[0],
+        list(command[1:]),
+        env={**environment, "TERM": "xterm-256color"},
+        cwd=directory,
+        dimensions=(rows, columns),
+        timeout=None,
     )
     try:
         yield Terminal(process)
