@@ -24,6 +24,8 @@ READ_BYTES = 1024 * 1024
 DETACH_KEYS = "ctrl-],ctrl-],ctrl-]"
 # The keys must come within so long: who types them otherwise means the job.
 KEYS_SECONDS = 1.0
+# How long the end waits for what was typed last.
+LAST_SECONDS = 2.0
 # Of a terminal that does not tell its size.
 ROWS, COLUMNS = 24, 80
 # Waits for its stdin to end, as it does with us, and puts the terminal back.
@@ -139,10 +141,12 @@ class Keyboard:
         self._failed = failed
         self._woken, self._wake = os.pipe()
         self._typed: list[tuple[float, int]] = []
+        self._sending: threading.Thread | None = None
 
     def begin(self) -> None:
         """Do so, until there is nothing more to read or to send, or `stop`."""
-        threading.Thread(target=self._send, daemon=True).start()
+        self._sending = threading.Thread(target=self._send, daemon=True)
+        self._sending.start()
         threading.Thread(target=self._read, daemon=True).start()
 
     def resized(self, *, redraw: bool = False) -> None:
@@ -157,9 +161,11 @@ class Keyboard:
         self._sender.resize(rows, columns)
 
     def stop(self) -> None:
-        """Read nothing more: it is somebody else's."""
+        """Read nothing more: it is somebody else's. What was read is sent, within a moment."""
         os.write(self._wake, b"!")
         self._sender.close()
+        if self._sending is not None:
+            self._sending.join(LAST_SECONDS)
 
     def _send(self) -> None:
         try:
@@ -183,6 +189,7 @@ class Keyboard:
                 self._sender.close()
                 return
             if self._leaves(data):
+                self._sender.leave()
                 self._left()
                 return
             if not self._sender.send(data):

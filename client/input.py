@@ -23,6 +23,7 @@ WINDOW_BYTES = 4 * 1024 * 1024
 class _Message:
     data: bytes
     end: bool = False
+    leave: bool = False
     terminal: pb.Terminal | None = None
     # Where its data begins among all that this sender has sent.
     offset: int = 0
@@ -89,6 +90,11 @@ class InputSender:
         """The terminal has another size now."""
         with self._changed:
             self._put(_Message(b"", terminal=pb.Terminal(rows=rows, columns=columns)))
+
+    def leave(self) -> None:
+        """Take leave: that one is gone is no disconnection."""
+        with self._changed:
+            self._put(_Message(b"", leave=True))
 
     def close(self) -> None:
         """Send what is there, and nothing more; `run` returns then."""
@@ -188,7 +194,9 @@ class InputSender:
         return self.over or (self._ready and (bool(self._waiting) or self._closed))
 
     def _request(self, message: _Message) -> pb.InputRequest:
-        request = pb.InputRequest(data=message.data, end=message.end, terminal=message.terminal)
+        request = pb.InputRequest(
+            data=message.data, end=message.end, terminal=message.terminal, leave=message.leave
+        )
         if self._alone and (message.data or message.end):
             request.offset = (self._base or 0) + message.offset
         return request

@@ -98,6 +98,7 @@ if TYPE_CHECKING:
         find_group,
     )
     from jobworker.supervisor.ipc.client import (
+        Attending,
         SupervisorClient,
     )
     from jobworker.supervisor.ipc.messages import (
@@ -115,6 +116,7 @@ if TYPE_CHECKING:
     from jobworker.supervisor.job import (
         Input,
         InputPiece,
+        OnDisconnect,
         OutputLimit,
         Overflow,
         Reason,
@@ -243,6 +245,8 @@ _HOME = {
     "InputPiece": "job",
     "Received": "job",
     "keep_freed_memory": "host.memory",
+    "Attending": "ipc.client",
+    "OnDisconnect": "job",
 }
 
 __all__ = [
@@ -260,6 +264,7 @@ __all__ = [
     "AlreadyEnded",
     "AsyncJob",
     "AsyncJobWorker",
+    "Attending",
     "Ballast",
     "CannotExecute",
     "CannotPlace",
@@ -281,6 +286,7 @@ __all__ = [
     "NoSuchJob",
     "NotOpen",
     "NotRunning",
+    "OnDisconnect",
     "OutputLimit",
     "Overflow",
     "Profile",

@@ -32,7 +32,9 @@ class SupervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
     `stop_seconds` is how long the end of the service may take beyond the longest
     grace period, such as for a disk that has no room for the exit statuses.
-    `min_free` is how much of the state directory's file system output leaves free:
+    `attend_seconds` is how long who attends to a job that is not to go on without them
+    (`--on-disconnect`) has to come back. `min_free` is how much of the state directory's
+    file system output leaves free:
     with less there is a gap in its place; -1 for 64 MiB, or a tenth of a small one.
     `environment` is all that a job inherits, beside what its Start adds.
     `cgroup` is "auto" (used where cgroup v2 can be) or "off". Without `users`
@@ -49,6 +51,7 @@ class SupervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     grace_seconds: float = 10.0
     start_seconds: float = 10.0
     stop_seconds: float = 5.0
+    attend_seconds: float = 30.0
     min_free: Size = -1
     segment_bytes: Size = 64 * 1024 * 1024
     pipe_bytes: Size = 1024 * 1024
@@ -69,7 +72,7 @@ class SupervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
             raise ValueError("working_directory must be an absolute path")
         if self.cgroup not in {"auto", "off"}:
             raise ValueError('cgroup must be "auto" or "off"')
-        for name in ("grace_seconds", "start_seconds", "stop_seconds"):
+        for name in ("grace_seconds", "start_seconds", "stop_seconds", "attend_seconds"):
             if not 0 < getattr(self, name) <= 86400:
                 raise ValueError(f"{name} must be between 0 and 86400 seconds")
         if self.segment_bytes < 65536:

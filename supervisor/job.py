@@ -137,6 +137,14 @@ class Input(IntEnum):
     STORED = 2
 
 
+class OnDisconnect(IntEnum):
+    """What is done to a job that nobody attends to; the numbers are as the contract's."""
+
+    KEEP = 0
+    HANG_UP = 1
+    STOP = 2
+
+
 @dataclass(frozen=True)
 class Terminal:
     """The terminal that a job runs on: its first size in characters, and its kind (TERM).
@@ -208,6 +216,7 @@ class Request:
     login: bool = False
     input: Input = Input.NONE
     terminal: Terminal = NO_TERMINAL
+    on_disconnect: OnDisconnect = OnDisconnect.KEEP
 
     @property
     def takes_input(self) -> bool:

@@ -33,6 +33,7 @@ from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor import (
     Input,
     JobSnapshot,
+    OnDisconnect,
     Profile,
     Reason,
     State,
@@ -194,6 +195,7 @@ OPTIONS = [
     *("--stop-signal", "INT", "--stop-mode", "main", "--memory", "1G", "--cpus", "0.5"),
     *("--processes", "7", "--open-files", "64", "--io-weight", "50"),
     *("--isolation", "private", "--no-network", "--login", "--interactive", "--tty"),
+    *("--on-disconnect", "stop"),
     *("--output-limit", "1M", "--output-overflow", "stop-job", "--output-rate", "2M"),
     *("--tenant", "team-a", "--request-id", "key"),
 ]
@@ -234,6 +236,7 @@ def _unset(message: Message) -> set[str]:
         (Reason, "END_REASON_", pb.EndReason),
         (StopMode, "STOP_MODE_", pb.StopMode),
         (Input, "INPUT_MODE_", pb.InputMode),
+        (OnDisconnect, "ON_DISCONNECT_", pb.OnDisconnect),
         (Profile, "ISOLATION_", pb.Isolation),
     ],
 )

@@ -16,12 +16,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, Self
 
 from jobworker.cli.errors import failure
-from jobworker.cli.keyboard import Keyboard, raw
+from jobworker.cli.keyboard import LAST_SECONDS, Keyboard, raw
 from jobworker.client.errors import ClientError
 
 if TYPE_CHECKING:
     from jobworker.cli.display.sink import Sink
     from jobworker.client.connection import Service
+    from jobworker.client.input import InputSender
     from jobworker.client.messages import JobStatus
     from jobworker.proto import workerservice_pb2 as pb
 
@@ -194,6 +195,27 @@ class Typing:
         """Read nothing more, and put the terminal back."""
         with contextlib.closing(self._stack):
             self._keyboard = None
+
+
+@contextmanager
+def attending(service: "Service", job: str) -> "Iterator[InputSender]":
+    """Attend to a job that one sends nothing, so that it does not go on without."""
+    from jobworker.client.input import InputSender
+
+    sender = InputSender(service, job)
+
+    def attend() -> None:
+        # Its output tells what there is to tell of the connection.
+        with contextlib.suppress(ClientError):
+            sender.run()
+
+    thread = threading.Thread(target=attend, daemon=True)
+    thread.start()
+    try:
+        yield sender
+    finally:
+        sender.close()
+        thread.join(LAST_SECONDS)
 
 
 @contextmanager

@@ -44,6 +44,7 @@ class JobOptions(TypedDict):
     no_network: bool
     interactive: bool
     tty: bool
+    on_disconnect: str | None
     tenant: str
     request_id: str
 
@@ -74,6 +75,11 @@ _OVERFLOWS = {
     "stop-job": "OUTPUT_OVERFLOW_STOP_JOB",
 }
 _ISOLATIONS = {"none": "ISOLATION_NONE", "private": "ISOLATION_PRIVATE"}
+_ON_DISCONNECT = {
+    "keep": "ON_DISCONNECT_KEEP",
+    "hup": "ON_DISCONNECT_HANG_UP",
+    "stop": "ON_DISCONNECT_STOP",
+}
 _STOP_MODES = {"tree": "STOP_MODE_TREE", "main": "STOP_MODE_MAIN"}
 # What docker(1) calls a terminal of which nothing is known.
 KIND = "xterm"
@@ -185,6 +191,12 @@ _OPTIONS = (
         help="It runs on a terminal of its own, to which `run -i` connects yours.",
     ),
     click.option(
+        "--on-disconnect",
+        type=click.Choice(list(_ON_DISCONNECT)),
+        help="When `run` or `attach` is cut off from it for 30 s: it goes on (keep), gets SIGHUP "
+        "(hup), or is stopped.",
+    ),
+    click.option(
         "--tenant", default="", help="Start it for this tenant, one of your certificate's."
     ),
     click.option(
@@ -230,6 +242,7 @@ def start_request(job: JobOptions) -> "pb.StartRequest":
         stopMode=getattr(pb, stop_mode_name(job["stop_mode"])),
         input=pb.INPUT_MODE_OPEN if job["interactive"] else pb.INPUT_MODE_NONE,
         terminal=_terminal() if job["tty"] else None,
+        onDisconnect=getattr(pb, _ON_DISCONNECT[job["on_disconnect"] or "keep"]),
         tenant=job["tenant"],
         loginEnvironment=job["login"],
     )

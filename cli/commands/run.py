@@ -1,6 +1,7 @@
 """`jobworker run`: a job in the foreground, as if it were started here."""
 
 import threading
+from contextlib import ExitStack
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Never, Unpack
@@ -17,6 +18,7 @@ from jobworker.cli.commands.foreground import (
     Resized,
     Started,
     Typing,
+    attending,
     follow_in_thread,
     signals_to,
 )
@@ -30,6 +32,7 @@ from jobworker.client.errors import ClientError
 
 if TYPE_CHECKING:
     from jobworker.client.connection import Service
+    from jobworker.client.input import InputSender
     from jobworker.client.messages import JobStatus
 
 
@@ -94,11 +97,13 @@ def run(
         lambda job: JsonSink({"job": job}) if as_json else RawSink(merge),
     )
     typing = None
+    attends = job["on_disconnect"] not in (None, "keep") and not job["interactive"]
     if job["interactive"]:
         typing = Typing(service, events, terminal=job["tty"], keys=detach_keys)
     try:
         with signals_to(events):
-            ended = _Attended(service, request.requestID, typing, events).attend()
+            attended = _Attended(service, request.requestID, typing, events, attends=attends)
+            ended = attended.attend()
             if ended is None:
                 context.exit(0)
             check_known(ended)
@@ -154,14 +159,25 @@ _ANSWERS = (
 class _Attended:
     """A job that is followed in a thread, and decided about in the main one."""
 
-    def __init__(self, service: "Service", key: str, typing: Typing | None, events: Events) -> None:
-        """`key` is the request's."""
+    def __init__(
+        self,
+        service: "Service",
+        key: str,
+        typing: Typing | None,
+        events: Events,
+        *,
+        attends: bool,
+    ) -> None:
+        """`key` is the request's. A job that it `attends` to does not go on without it."""
         self._service = service
         self._key = key
         self._typing = typing
         self._events = events
         self._job: str | None = None
         self._interrupts = 0
+        self._attends = attends
+        self._stack = ExitStack()
+        self._attendance: InputSender | None = None
 
     def attend(self) -> "JobStatus | None":
         """Carry out what the events ask for, until the job has ended, or the user has left (None).
@@ -175,6 +191,7 @@ class _Attended:
         finally:
             if self._typing is not None:
                 self._typing.end()
+            self._stack.close()
 
     def _attend(self) -> "JobStatus | None":
         while True:
@@ -204,6 +221,8 @@ class _Attended:
             self._answer()
         if self._typing is not None:
             self._typing.begin(job)
+        if self._attends:
+            self._attendance = self._stack.enter_context(attending(self._service, job))
 
     def _leave(self, how: str) -> None:
         if self._typing is not None:
@@ -225,6 +244,8 @@ class _Attended:
             # A key was not it, as those are the job's: a window was closed, say.
             raise CliError(f"interrupted; job {self._job} is left as it is")
         if self._interrupts > len(_ANSWERS):
+            if self._attendance is not None:
+                self._attendance.leave()
             raise CliError(f"interrupted; job {self._job} is left as it is")
         if self._job is not None:
             answer = _ANSWERS[self._interrupts - 1]

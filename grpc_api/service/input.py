@@ -1,6 +1,8 @@
 """A job's input, from the calls that send it: one at a time, or several that share it."""
 
 import asyncio
+import itertools
+import os
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
@@ -12,7 +14,7 @@ import grpc
 from jobworker.grpc_api.guard.guard import Call
 from jobworker.grpc_api.guard.refusal import Refusal, invalid
 from jobworker.proto import workerservice_pb2 as pb
-from jobworker.supervisor import InputPiece, Received, SupervisorClient
+from jobworker.supervisor import Attending, InputPiece, NoInput, Received, SupervisorClient
 
 # Asks how far it is.
 _QUESTION = InputPiece(None)
@@ -52,14 +54,37 @@ class Inputs:
     def __init__(self, supervisor: SupervisorClient) -> None:
         self._supervisor = supervisor
         self._jobs: defaultdict[str, _Job] = defaultdict(_Job)
+        self._numbers = itertools.count(1)
 
     async def serve(
         self, call: Call, first: pb.InputRequest, rest: AsyncIterator[pb.InputRequest]
     ) -> AsyncIterator[pb.InputResponse]:
         """Pass on what the call sends, and answer how far that is. Raises Refusal."""
         _check(first)
-        # Before anybody is ousted for it: that it takes input.
-        await self._supervisor.give(call.job_id, _QUESTION)
+        if call.job is None or not call.job.request.onDisconnect:
+            # Before anybody is ousted for it: that it takes input.
+            await self._supervisor.give(call.job_id, _QUESTION)
+            async for response in self._serve(call, first, rest):
+                yield response
+            return
+        who = f"{os.getpid()}-{next(self._numbers)}"
+        async with self._supervisor.attending(call.job_id, who) as attending:
+            async for response in self._serve(call, first, _noticing(rest, attending)):
+                yield response
+
+    async def _serve(
+        self, call: Call, first: pb.InputRequest, rest: AsyncIterator[pb.InputRequest]
+    ) -> AsyncIterator[pb.InputResponse]:
+        try:
+            await self._supervisor.give(call.job_id, _QUESTION)
+        except NoInput:
+            # Who only attends, so that it does not go on without them.
+            yield pb.InputResponse()
+            async for request in rest:
+                if request.data or request.end or request.HasField("terminal"):
+                    raise
+                yield pb.InputResponse()
+            return
         try:
             async with asyncio.timeout(None) as limit:
                 sender = _Sender(
@@ -136,6 +161,14 @@ class Inputs:
                 taken = known.total >= offset + len(piece.data)
             job.known = known
             return known
+
+
+async def _noticing(
+    requests: AsyncIterator[pb.InputRequest], attending: Attending
+) -> AsyncIterator[pb.InputRequest]:
+    async for request in requests:
+        attending.leaves = attending.leaves or request.leave
+        yield request
 
 
 def _comes_back(sender: _Sender, other: _Sender) -> bool:

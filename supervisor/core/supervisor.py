@@ -1,6 +1,7 @@
 """The supervisor: what the keeper, the clients and the processes tell it, and what it does then."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from jobworker.supervisor.config import SupervisorConfig
 from jobworker.supervisor.core.answers import Answers
+from jobworker.supervisor.core.attendance import Attendance
 from jobworker.supervisor.core.live_job import LiveJob
 from jobworker.supervisor.core.live_jobs import LiveJobs
 from jobworker.supervisor.core.pauses import Pauses, ended
@@ -37,6 +39,7 @@ from jobworker.supervisor.job import (
     AS_EVER,
     Happening,
     Job,
+    OnDisconnect,
     Reason,
     Request,
     State,
@@ -47,6 +50,9 @@ from jobworker.supervisor.journal.journal import Journal
 from jobworker.supervisor.journal.start_keys import fingerprint, removed
 
 log = logging.getLogger(__name__)
+
+# In requests.Attend.
+_TAKEN_LEAVE = 2
 
 
 class Supervisor:
@@ -70,7 +76,7 @@ class Supervisor:
             # What is made in it is that group's, too (inode(7), S_ISGID).
             os.chown(self._output, -1, config.readers)
             self._output.chmod(0o2750)
-        self.clients = Clients(loop, self._handle)
+        self.clients = Clients(loop, self._handle, self._client_gone)
         self.turn = Turn(
             loop,
             journal,
@@ -97,6 +103,7 @@ class Supervisor:
                 overflowed=partial(self.stop, grace=None, why=Reason.OUTPUT_LIMIT),
             )
         )
+        self._attendance = Attendance(loop, self.jobs, config.attend_seconds, self._left_alone)
         self._descriptors = Descriptors()
         self._quotas = quotas_over(self.jobs, journal, self.turn, loop.time)
 
@@ -116,6 +123,8 @@ class Supervisor:
                 )
             case requests.Input() | requests.Resize():
                 self._give(client, seq, call)
+            case requests.Attend():
+                self._attend(client, seq, call)
             case requests.List() | requests.Observe() | requests.Owners():
                 self._answer(client, seq, partial(self._answers.survey, client, seq, call))
             case _:
@@ -224,6 +233,7 @@ class Supervisor:
 
     def _started(self, live: LiveJob) -> None:
         self.arm_timeout(live)
+        self._attendance.expect(live)
         if live.stop_after_start is not None:
             grace, way = live.stop_after_start
             self.stop(live, grace, way=way)
@@ -237,7 +247,7 @@ class Supervisor:
         except ProcessLookupError:
             raise AlreadyEnded(f"job {job_id} has ended: there is nothing to signal") from None
 
-    def _give(self, client: Client, seq: int, call: requests.AboutInput) -> None:
+    def _give(self, client: Client, seq: int, call: requests.Input | requests.Resize) -> None:
         """Hand input on. What a job was sent is in no record, so no turn is waited for."""
         job = self._answers.find(call.id)
         try:
@@ -261,6 +271,25 @@ class Supervisor:
             self._answers.find(job_id)
             raise ended(job_id)
         return live
+
+    def _attend(self, client: Client, seq: int, call: requests.Attend) -> None:
+        self._answers.find(call.id)
+        if call.gone:
+            self._attendance.goes(client, call.id, call.who, leave=call.gone == _TAKEN_LEAVE)
+        else:
+            self._attendance.comes(client, call.id, call.who)
+        client.reply(seq)
+
+    def _client_gone(self, client: Client) -> None:
+        self._attendance.lost(client)
+
+    def _left_alone(self, live: LiveJob) -> None:
+        log.info("job %s: nobody attends to it any more", live.job.id)
+        if live.job.request.on_disconnect is OnDisconnect.STOP:
+            self.stop(live, None)
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self._engine.signal(live.job, signal.SIGHUP, to_all=True)
 
     def _live_again(self, job_id: str) -> LiveJob:
         """The job to stop; one that has ended is looked at again for what it left behind."""
@@ -345,7 +374,7 @@ class Supervisor:
             self._loop.call_soon(self._finished)
 
 
-def _why_no_input(job: Job, call: requests.AboutInput) -> str:
+def _why_no_input(job: Job, call: requests.Input | requests.Resize) -> str:
     if isinstance(call, requests.Resize):
         return f"job {job.id} has no terminal: it was not started with one"
     return f"job {job.id} was started without an input: it takes none (start it with -i or -t)"

@@ -2,14 +2,16 @@
 
 import asyncio
 import builtins
+import contextlib
 import itertools
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from jobworker.proto import ipc_pb2 as ipc
-from jobworker.supervisor.errors import Exhausted, SupervisorUnavailable
+from jobworker.supervisor.errors import Exhausted, SupervisorError, SupervisorUnavailable
 from jobworker.supervisor.ipc.job_ids import JobIDs
 from jobworker.supervisor.ipc.messages import error_of, stop_message
 from jobworker.supervisor.ipc.snapshot import JobSnapshot
@@ -22,6 +24,13 @@ from jobworker.supervisor.keeper import packets
 PATIENCE_SECONDS = 30.0
 # How long a job's end may take to be put on record once that has failed.
 RECORD_SECONDS = 3.0
+
+
+@dataclass
+class Attending:
+    """Somebody attends to a job; `leaves` is set when they take leave of it."""
+
+    leaves: bool = False
 
 
 class _Observer(NamedTuple):
@@ -48,6 +57,7 @@ class SupervisorClient:
         self._connecting: set[asyncio.Task[None]] = set()
         self._keeper_gone = asyncio.Event()
         self._ids: JobIDs | None = None
+        self._attending: dict[tuple[str, str], Attending] = {}
 
     def open(self) -> None:
         """Listen to the keeper, within the running event loop."""
@@ -136,6 +146,29 @@ class SupervisorClient:
         given = ipc.Input(id=job_id, offset=piece.offset, data=piece.data, end=piece.end)
         reply = await self._call(ipc.Request(input=given))
         return Received(reply.received, reply.over)
+
+    @asynccontextmanager
+    async def attending(self, job_id: str, who: str) -> AsyncIterator[Attending]:
+        """Attend to a job within the block; see there for how it ends. Raises NoSuchJob."""
+        key = (job_id, who)
+        await self._call(ipc.Request(attend=ipc.Attend(id=job_id, who=who)))
+        self._attending[key] = attending = Attending()
+        try:
+            yield attending
+        finally:
+            del self._attending[key]
+            gone = ipc.Attend(id=job_id, who=who, gone=2 if attending.leaves else 1)
+            # Also where this is cancelled: a next supervisor is told, if need be.
+            self._later(self._call(ipc.Request(attend=gone)))
+
+    def _later(self, call: Coroutine[Any, Any, object]) -> None:
+        async def made() -> None:
+            with contextlib.suppress(SupervisorError):
+                await call
+
+        task = asyncio.get_running_loop().create_task(made())
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
 
     async def resize(self, job_id: str, rows: int, columns: int) -> None:
         """Set the size of a job's terminal. Raises NoInput for a job that has none."""
@@ -242,6 +275,8 @@ class SupervisorClient:
         await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, end)
         self._protocol = protocol
         self._observe_on()
+        for job_id, who in self._attending:
+            self._send_only(ipc.Request(attend=ipc.Attend(id=job_id, who=who)))
         for frame, _ in list(self._unanswered.values()):
             protocol.send(frame)
         self._watches.renew(lambda job_id: self._send_only(ipc.Request(watch=ipc.Watch(id=job_id))))

@@ -116,6 +116,7 @@ def request_message(request: Request) -> pb.StartRequest:
         loginEnvironment=request.login,
         input=_input_name(request.input),
         terminal=terminal_message(request.terminal) if request.terminal.rows else None,
+        onDisconnect=pb.OnDisconnect.Name(request.on_disconnect),
     )
 
 

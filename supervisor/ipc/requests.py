@@ -38,6 +38,8 @@ MIN_OUTPUT_BYTES = 4096
 MAX_OUTPUT_BYTES = 2**62
 # Of a message; more goes in several.
 MAX_INPUT_BYTES = 1024 * 1024
+# The front's names for who attends.
+MAX_WHO = 200
 # struct winsize has 16 bits for each (ioctl_tty(2)).
 MAX_CHARACTERS = 65535
 _TERMINAL_KIND = re.compile(r"[A-Za-z0-9._+-]{0,64}")
@@ -104,6 +106,14 @@ class Resume(NamedTuple):
     id: str
 
 
+class Attend(NamedTuple):
+    """Somebody attends to a job from here on; with `gone` no longer, 2 for having taken leave."""
+
+    id: str
+    who: str
+    gone: int
+
+
 class Get(NamedTuple):
     """Ask for a job as it is."""
 
@@ -153,7 +163,7 @@ class Owners(NamedTuple):
     """Ask who has jobs, and for which tenants."""
 
 
-AboutInput = Input | Resize
+AboutInput = Input | Resize | Attend
 AboutOne = Stop | Signal | Pause | Resume | Get | Watch | Unwatch | Remove
 Call = Start | MayStart | AboutInput | AboutOne | List | Observe | Owners
 
@@ -236,6 +246,20 @@ def _terminal(asked: pb.StartRequest) -> job.Terminal:
     return job.Terminal(*_size(asked.terminal.rows, asked.terminal.columns), kind)
 
 
+def _on_disconnect(asked: int) -> job.OnDisconnect:
+    try:
+        return job.OnDisconnect(asked)
+    except ValueError:
+        problem = f"{asked} is not what a job can do on a disconnection"
+        raise InvalidRequest(problem, "onDisconnect") from None
+
+
+def _attend(asked: ipc.Attend) -> Attend:
+    if len(asked.who) > MAX_WHO or asked.gone not in (0, 1, 2):
+        raise InvalidRequest("this is not how somebody attends", "who")
+    return Attend(_job_id(asked.id), asked.who, asked.gone)
+
+
 def _input_mode(asked: int) -> job.Input:
     try:
         return job.Input(asked)
@@ -306,6 +330,7 @@ def check_start(order: ipc.Start) -> job.Request:
         login=asked.loginEnvironment,
         input=_input_mode(asked.input),
         terminal=_terminal(asked),
+        on_disconnect=_on_disconnect(asked.onDisconnect),
     )
 
 
@@ -439,6 +464,7 @@ _READERS: dict[str | None, Callable[[Any], Call]] = {
     "signal": _signal_of,
     "input": _input,
     "resize": _resize,
+    "attend": _attend,
     "list": _list,
     "observe": _observe,
     "owners": lambda _: Owners(),

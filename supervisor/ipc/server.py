@@ -23,8 +23,13 @@ _ENDED = 4096
 class Client:
     """One connected client."""
 
-    def __init__(self, handle: Callable[["Client", int, requests.Call], None]) -> None:
+    def __init__(
+        self,
+        handle: Callable[["Client", int, requests.Call], None],
+        gone: Callable[["Client"], None],
+    ) -> None:
         self._handle = handle
+        self._gone = gone
         self.protocol = FrameProtocol(self._received, self._lost, self._resumed)
         self.watched: set[str] = set()
         self._untold: dict[str, Callable[[], ipc.Job]] = {}
@@ -129,24 +134,27 @@ class Client:
         self.lost = True
         self.watched.clear()
         self._untold.clear()
+        self._gone(self)
 
 
 class Clients:
-    """All that are connected."""
+    """All that are connected. `gone` is called with each that no longer is."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         handle: Callable[[Client, int, requests.Call], None],
+        gone: Callable[[Client], None],
     ) -> None:
         self._loop = loop
         self._handle = handle
+        self._gone = gone
         self._clients: set[Client] = set()
         self._connecting: set[asyncio.Task[object]] = set()
 
     def connect(self, descriptor: int) -> None:
         """Take over the supervisor's end of a pipe."""
-        client = Client(self._handle)
+        client = Client(self._handle, self._gone)
         self._clients = {known for known in self._clients if not known.lost} | {client}
         end = socket.socket(fileno=descriptor)
         end.setblocking(False)
