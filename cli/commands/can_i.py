@@ -1,10 +1,16 @@
 """`jobworker can-i`: what one may do, without doing it."""
 
-from typing import TYPE_CHECKING, Unpack
+from typing import IO, TYPE_CHECKING, Unpack
 
 import click
 
-from jobworker.cli.commands.new_job import AS_TYPED, JobOptions, job_options, start_request
+from jobworker.cli.commands.new_job import (
+    AS_TYPED,
+    JobOptions,
+    job_options,
+    start_request,
+    stdin_option,
+)
 from jobworker.cli.errors import ExitCode, printable_lines
 from jobworker.cli.job_ids import JobID
 from jobworker.cli.options import (
@@ -57,13 +63,20 @@ def can_i(context: click.Context, *, listed: bool, tenant: str, output: OutputFo
 
 @can_i.command(context_settings=AS_TYPED)
 @job_options
+@stdin_option
 @output_option
 @client_command
-def start(service: "Service", output: OutputFormat, **job: Unpack[JobOptions]) -> None:
+def start(
+    service: "Service",
+    output: OutputFormat,
+    stdin: "IO[bytes] | None",
+    **job: Unpack[JobOptions],
+) -> None:
     """Ask whether `jobworker start` with these options would start a job now."""
     from jobworker.proto import workerservice_pb2 as pb
 
-    _answer(service, pb.CanIRequest(action="start", start=start_request(job)), output)
+    asked = start_request(job, stored=stdin is not None)
+    _answer(service, pb.CanIRequest(action="start", start=asked), output)
 
 
 def _about_a_job(action: str) -> click.Command:

@@ -56,6 +56,17 @@ def job_options(command: Command) -> Command:
     return command
 
 
+def stdin_option(command: Command) -> Command:
+    """Add what `start` alone takes; passed on as `stdin`, an open file or None."""
+    return click.option(
+        "--stdin",
+        metavar="FILE",
+        type=click.File("rb", lazy=False),
+        help="Its stdin is what is in FILE now, which the server keeps until it is read; "
+        "- is yours.",
+    )(command)
+
+
 def stop_options(command: Command) -> Command:
     """Add how a stop begins; passed on as `stop_signal` and `stop_mode`, None for as ever."""
     for option in reversed(_STOP_OPTIONS):
@@ -209,8 +220,8 @@ _OPTIONS = (
 )
 
 
-def start_request(job: JobOptions) -> "pb.StartRequest":
-    """Return the request for a new job.
+def start_request(job: JobOptions, *, stored: bool = False) -> "pb.StartRequest":
+    """Return the request for a new job; `stored` is its stdin where --stdin says so.
 
     Without a request ID it gets one of its own, so that sending it again after
     a broken connection cannot start a second job.
@@ -240,7 +251,7 @@ def start_request(job: JobOptions) -> "pb.StartRequest":
         noNetwork=job["no_network"],
         stopSignal=job["stop_signal"],
         stopMode=getattr(pb, stop_mode_name(job["stop_mode"])),
-        input=pb.INPUT_MODE_OPEN if job["interactive"] else pb.INPUT_MODE_NONE,
+        input=_input_mode(job, stored=stored),
         terminal=_terminal() if job["tty"] else None,
         onDisconnect=getattr(pb, _ON_DISCONNECT[job["on_disconnect"] or "keep"]),
         tenant=job["tenant"],
@@ -250,6 +261,16 @@ def start_request(job: JobOptions) -> "pb.StartRequest":
     # Whatever the locale, these are the bytes of this command's own arguments.
     set_texts(request, map(os.fsencode, job["words"]), variables, os.fsencode(job["cwd"]))
     return request
+
+
+def _input_mode(job: JobOptions, *, stored: bool) -> "pb.InputMode":
+    from jobworker.proto import workerservice_pb2 as pb
+
+    if stored and (job["interactive"] or job["tty"]):
+        raise click.UsageError("--stdin stands in place of -i and -t")
+    if stored:
+        return pb.INPUT_MODE_STORED
+    return pb.INPUT_MODE_OPEN if job["interactive"] else pb.INPUT_MODE_NONE
 
 
 def _terminal() -> "pb.Terminal":

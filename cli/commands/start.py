@@ -4,7 +4,13 @@ from typing import IO, TYPE_CHECKING, Unpack
 
 import click
 
-from jobworker.cli.commands.new_job import AS_TYPED, JobOptions, job_options, start_request
+from jobworker.cli.commands.new_job import (
+    AS_TYPED,
+    JobOptions,
+    job_options,
+    start_request,
+    stdin_option,
+)
 from jobworker.cli.errors import CliError, failure
 from jobworker.cli.options import OutputFormat, client_command, output_option
 from jobworker.cli.streams import CannotWrite
@@ -17,12 +23,7 @@ if TYPE_CHECKING:
 
 @click.command(context_settings=AS_TYPED)
 @job_options
-@click.option(
-    "--stdin",
-    metavar="FILE",
-    type=click.File("rb", lazy=False),
-    help="Its stdin is what is in FILE now, which the server keeps until it is read; - is yours.",
-)
+@stdin_option
 @output_option
 @client_command
 def start(
@@ -35,14 +36,7 @@ def start(
 
     The job runs on by itself; see `logs`, `status`, `wait` and `stop`.
     """
-    from jobworker.proto import workerservice_pb2 as pb
-
-    request = start_request(job)
-    if stdin is not None:
-        if job["interactive"] or job["tty"]:
-            raise click.UsageError("--stdin stands in place of -i and -t")
-        request.input = pb.INPUT_MODE_STORED
-    reply = start_job(service, request)
+    reply = start_job(service, start_request(job, stored=stdin is not None))
     if stdin is not None:
         _store(service, reply.jobID, stdin)
     told = reply.jobID
