@@ -170,11 +170,15 @@ except KeyboardInterrupt:
 """
 
 
+# However the tests were started: the shell's & leaves the signal ignored.
+AS_FROM_A_TERMINAL = ("env", "--default-signal=INT")
+
+
 @pytest.mark.parametrize("program", [INTERRUPTED, INTERRUPTED_LOOP], ids=["threads", "asyncio"])
 def test_ctrl_c_ends_the_block(tmp_path: Path, program: str) -> None:
     with leaving_no_process():
         running = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", program, str(tmp_path / "state")],
+            [*AS_FROM_A_TERMINAL, sys.executable, "-W", "error", "-c", program, tmp_path / "state"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -106,8 +106,9 @@ def on_terminal_of(
 ) -> Iterator[Terminal]:
     """The same of any command, in a directory."""
     process = pexpect.spawn(
-        command[0],
-        list(command[1:]),
+        # However the tests were started: nohup(1) and the shell's & leave signals ignored.
+        "/usr/bin/env",
+        ["--default-signal=HUP,INT,QUIT,TERM", *command],
         env={**environment, "TERM": "xterm-256color"},
         cwd=directory,
         dimensions=(rows, columns),
