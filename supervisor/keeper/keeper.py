@@ -31,6 +31,9 @@ from jobworker.supervisor.keeper.upgrade import Upgrade
 FRONT_END_SECONDS = 10.0
 # And the supervisor, to make way for another.
 SUPERVISOR_END_SECONDS = 30.0
+# How long to wait before trying again what the system has refused: a service's start, a packet.
+REFUSED_START_SECONDS = 1.0
+REFUSED_PACKET_SECONDS = 0.05
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -67,6 +70,9 @@ class Keeper:
             if self._services.supervisor.mailbox is not None:
                 # It rings only for what is urgent.
                 self._drain(self._services.supervisor.mailbox)
+            for mailbox in self._refused():
+                mailbox.flush()
+                self._drain(mailbox)
             self._kill_overdue()
             self._reap()
             self._report_exits()
@@ -76,11 +82,19 @@ class Keeper:
     def _start_due(self) -> None:
         for service in self._services.wanted(self._phase):
             if service.process is None and time.monotonic() >= service.due:
-                mailbox = self._services.start(service)
-                if service is self._services.supervisor:
-                    self._hand_over(mailbox)
-                else:
-                    self._services.connect(mailbox)
+                try:
+                    self._start(service)
+                except OSError as error:
+                    # Its processes, its descriptors: a host that is out of them has them again.
+                    log(f"cannot start the {service.name} now: {error.strerror}", "warning")
+                    service.put_off(REFUSED_START_SECONDS)
+
+    def _start(self, service: Service) -> None:
+        mailbox = self._services.start(service)
+        if service is self._services.supervisor:
+            self._hand_over(mailbox)
+        else:
+            self._services.connect(mailbox)
 
     def _hand_over(self, mailbox: Mailbox) -> None:
         """Give a new supervisor what the one before left: descriptors, exits, clients."""
@@ -140,7 +154,14 @@ class Keeper:
             times = [service.due for service in wanted if service.process is None]
             retiring = [service.retires_by for service in self._services.all()]
             times += [by for by in retiring if by is not None]
+        if self._refused():
+            times.append(time.monotonic() + REFUSED_PACKET_SECONDS)
         return max(0.0, min(times) - time.monotonic()) + 0.001 if times else None
+
+    def _refused(self) -> list[Mailbox]:
+        """Those whose packets the system would not have."""
+        mailboxes = [self._services.library, *(one.mailbox for one in self._services.all())]
+        return [mailbox for mailbox in mailboxes if mailbox is not None and mailbox.refused]
 
     # -- messages -------------------------------------------------------------
 
@@ -251,7 +272,10 @@ class Keeper:
 
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
-        self._lock.tell(DORMANT if phase is Phase.DORMANT else SERVING)
+        try:
+            self._lock.tell(DORMANT if phase is Phase.DORMANT else SERVING)
+        except OSError as error:
+            log(f"cannot tell that it is {phase.value}: {error.strerror}", "warning")
 
     def _stop(self) -> None:
         """Have the supervisor stop every job and end; then the front, then this process."""

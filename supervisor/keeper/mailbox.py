@@ -1,11 +1,17 @@
 """One end of a packet socket for an event loop: posting never blocks."""
 
 import contextlib
+import errno
+import os
 import selectors
 import socket
 from collections import deque
 
 from jobworker.supervisor.keeper import packets
+
+# What the kernel may say at one moment and not at another (send(2), unix(7): ETOOMANYREFS is
+# for the descriptors that all of the user's processes have under way, epoll_ctl(2)).
+_MAY_NOT_NOW = (errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC, errno.ETOOMANYREFS)
 
 
 class Mailbox:
@@ -28,6 +34,8 @@ class Mailbox:
         self._selector = selector
         self._waiting: deque[tuple[packets.Packet, tuple[int, ...], bool]] = deque()
         self._broken = False
+        # The system refused something; no event will tell when it is to be tried again.
+        self.refused = False
         if bell is not None:
             bell.setblocking(False)
         self._selector.register(bell or sock, selectors.EVENT_READ, self)
@@ -46,7 +54,16 @@ class Mailbox:
         return not self._waiting
 
     def flush(self) -> None:
-        """Send what there is room for."""
+        """Send what there is room for, and what was `refused` before."""
+        self.refused = False
+        try:
+            self._flush()
+        except OSError as error:
+            if error.errno not in _MAY_NOT_NOW:
+                raise
+            self.refused = True
+
+    def _flush(self) -> None:
         while self._waiting:
             packet, descriptors, close = self._waiting[0]
             if not self._broken:
@@ -79,7 +96,13 @@ class Mailbox:
 
     def receive(self) -> tuple[packets.Packet, tuple[int, ...]] | None:
         """The next packet and its descriptors; None at the end. Raises BlockingIOError."""
-        return packets.receive(self._socket)
+        try:
+            return packets.receive(self._socket)
+        except OSError as error:
+            if error.errno not in _MAY_NOT_NOW:
+                raise
+            self.refused = True
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
 
     def close(self) -> None:
         """Give the socket up; what still waits is not sent."""

@@ -71,7 +71,8 @@ def _send(sock: socket.socket, packet: Packet, descriptors: tuple[int, ...], fla
 def receive(sock: socket.socket) -> tuple[Packet, tuple[int, ...]] | None:
     """The next packet and its descriptors (closed on exec, now the caller's), or None at the end.
 
-    Raises BlockingIOError when a non-blocking socket has none.
+    Raises BlockingIOError when a non-blocking socket has none, and ValueError for
+    what is no packet, whose descriptors are closed.
     """
     size = array.array("i").itemsize
     try:
@@ -87,7 +88,14 @@ def receive(sock: socket.socket) -> tuple[Packet, tuple[int, ...]] | None:
     if not data:
         close_all(tuple(descriptors))
         return None
-    return tuple(json.loads(data)), tuple(descriptors)
+    try:
+        packet = json.loads(data)
+    except (ValueError, RecursionError):
+        packet = None
+    if not isinstance(packet, list):
+        close_all(tuple(descriptors))
+        raise ValueError("not a packet")  # noqa: TRY004 # what others say is no type of ours
+    return tuple(packet), tuple(descriptors)
 
 
 def close_all(descriptors: tuple[int, ...]) -> None:

@@ -1,7 +1,7 @@
 """The keeper's two services: starting them, connecting them, noting how they end."""
 
+import contextlib
 import multiprocessing
-import os
 import selectors
 import signal
 import socket
@@ -72,6 +72,11 @@ class Service:
         if self.mailbox is not None:
             self.mailbox.close()
             self.mailbox = None
+
+    def put_off(self, seconds: float) -> None:
+        """It could not be started, or not whole: have it started again, no sooner than that."""
+        self.due = time.monotonic() + seconds
+        self.kill()
 
     def kill(self) -> None:
         """SIGKILL its process, if it has one."""
@@ -147,20 +152,27 @@ class Services:
             self.front.config = config.front
 
     def start(self, service: Service) -> Mailbox:
-        """Start a process of the service, in a new interpreter (multiprocessing's spawn)."""
-        ours, theirs = packets.pair()
-        our_bell, their_bell = socket.socketpair()
-        listening = self.listening.sockets() if service is self.front else ()
-        line = packets.Line(theirs, their_bell, listening)
-        process = self._spawn.Process(
-            target=child.run,
-            args=(service.name, service.config.target, service.config.config, line),
-            name=service.name,
-        )
-        process.start()
-        theirs.close()
-        their_bell.close()
-        mailbox = Mailbox(ours, self._selector, our_bell)
+        """Start a process of the service, in a new interpreter (multiprocessing's spawn).
+
+        Raises OSError when there can be none now.
+        """
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            control, their_control = packets.pair()
+            ours.enter_context(control)
+            theirs.enter_context(their_control)
+            bell, their_bell = socket.socketpair()
+            ours.enter_context(bell)
+            theirs.enter_context(their_bell)
+            listening = self.listening.sockets() if service is self.front else ()
+            line = packets.Line(their_control, their_bell, listening)
+            process = self._spawn.Process(
+                target=child.run,
+                args=(service.name, service.config.target, service.config.config, line),
+                name=service.name,
+            )
+            process.start()
+            mailbox = Mailbox(control, self._selector, bell)
+            ours.pop_all()
         service.started(process, mailbox)
         return mailbox
 
@@ -178,7 +190,6 @@ class Services:
         """
         if self.supervisor.mailbox is None or self.supervisor.retires_by is not None:
             return
-        one, other = self._spawn.Pipe(duplex=True)
+        one, other = socket.socketpair()
         for mailbox, end in ((self.supervisor.mailbox, one), (client, other)):
-            mailbox.post(("client",), (os.dup(end.fileno()),), close=True)
-            end.close()
+            mailbox.post(("client",), (end.detach(),), close=True)

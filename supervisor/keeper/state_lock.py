@@ -10,6 +10,8 @@ from typing import NamedTuple
 # The keeper is there, and keeps jobs, but runs neither supervisor nor front.
 DORMANT = "dormant"
 SERVING = "serving"
+# What is told fills so many bytes: who neither shrinks nor grows a file needs no room on a disk.
+_BYTES = 64
 
 
 class Holder(NamedTuple):
@@ -37,10 +39,10 @@ class StateLock:
             raise
 
     def tell(self, state: str) -> None:
-        """Let others see who holds the lock, and in which state."""
+        """Let others see who holds the lock, and in which state. Raises OSError."""
         holder = json.dumps(Holder(os.getpid(), state)).encode()
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, holder, 0)
+        os.pwrite(self._descriptor, holder.ljust(_BYTES), 0)
+        os.ftruncate(self._descriptor, _BYTES)
 
 
 def holder_of(state_dir: Path) -> Holder | None:
