@@ -30,6 +30,7 @@ _COMMANDS = {
     "list": ("commands.status", "list_jobs"),
     "stats": ("commands.stats", "stats"),
     "logs": ("commands.logs", "logs"),
+    "forward": ("commands.forward", "forward"),
     "rm": ("commands.remove", "remove"),
     "prune": ("commands.remove", "prune"),
     "config": ("setup.config", "config"),

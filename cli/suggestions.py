@@ -20,6 +20,8 @@ _ELSEWHERE = {
     "unpause": "resume",
     "continue": "resume",
     "thaw": "resume",
+    "port-forward": "forward",
+    "tunnel": "forward",
     "log": "logs",
     "tail": "logs",
     "output": "logs",

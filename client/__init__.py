@@ -12,7 +12,12 @@ AsyncClient is the same for asyncio. docs/client.md has more. What is public is 
 on first use: gRPC takes a while, and the command imports errors alone at first.
 """
 
+import os
 from typing import TYPE_CHECKING
+
+# Before gRPC's import, which reads it: its own log lines would stand between
+# the command's, which say the same in words.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 if TYPE_CHECKING:
     from jobworker.client.asynchronous import AsyncClient, AsyncJob

@@ -4,14 +4,9 @@ Modules that import this one import gRPC, which takes a while.
 """
 
 import json
-import os
 import threading
 from pathlib import Path
 from typing import NamedTuple
-
-# Before gRPC's import, which reads it: its own log lines would stand between
-# the command's, which say the same in words.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 
@@ -104,6 +99,34 @@ class Channel:
         """Hang up."""
         for channel in (*self._former, self.current):
             channel.close()
+
+
+class AsyncChannel:
+    """The same for asyncio. Close it."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        """Connect to nothing yet. Raises BadFile."""
+        self._endpoint = endpoint
+        self._files = _read(endpoint)
+        self._opened: list[grpc.aio.Channel] = []
+
+    def current(self) -> grpc.aio.Channel:
+        """A channel of the files as they are now; of before, while they are being replaced."""
+        try:
+            files = _read(self._endpoint)
+        except BadFile:
+            files = self._files
+        if not self._opened or files != self._files:
+            self._files = files
+            credentials = grpc.ssl_channel_credentials(*files)
+            channel = grpc.aio.secure_channel(self._endpoint.server, credentials, _OPTIONS)
+            self._opened.append(channel)
+        return self._opened[-1]
+
+    async def close(self) -> None:
+        """Hang up."""
+        for channel in self._opened:
+            await channel.close(None)
 
 
 def _read(endpoint: Endpoint) -> _Files:

@@ -23,14 +23,14 @@ def calling() -> Generator[None]:
 def call_failed(error: grpc.RpcError) -> CallFailed:
     """Return what a failed call ended with."""
     # grpc raises nothing but calls, though its types do not say so.
-    if not isinstance(error, grpc.Call):
+    if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
         return call_failed_with("UNKNOWN", str(error))
     info = _info(error)
     errno = str(info.metadata.get("errno", ""))
     return call_failed_with(error.code().name, error.details() or "", errno, info.reason)
 
 
-def _info(call: grpc.Call) -> ErrorInfo:
+def _info(call: grpc.Call | grpc.aio.AioRpcError) -> ErrorInfo:
     """Return the server's google.rpc.ErrorInfo, an empty one if it sent none."""
     # A key that ends in -bin has bytes, whatever the types say.
     trailers = cast(Iterable[tuple[str, bytes]], call.trailing_metadata() or ())

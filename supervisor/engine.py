@@ -6,6 +6,7 @@ must know of a job to find it again, also after the death of this process, it
 writes into the job's `engine_record`, which nobody else reads.
 """
 
+import socket
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
@@ -122,6 +123,12 @@ class Engine(Protocol):
 
     def resume(self, job: Job) -> None:
         """Let them go on, as they do unless there was a pause. Raises OSError."""
+
+    async def connect(self, job: Job, port: int) -> socket.socket:
+        """A connection to a TCP port at which a process of the job listens; it does not block.
+
+        To nothing else that listens there. Raises NothingListens and Exhausted.
+        """
 
     def usage(self, job: Job) -> Usage:
         """What the job has used by now, as far as that can be told."""

@@ -64,6 +64,10 @@ class NotRunning(SupervisorError):
     """The job is being started or stopped, or is paused: that is for one that runs."""
 
 
+class NothingListens(SupervisorError):
+    """No process of the job listens at the port, or none takes the connection."""
+
+
 class StillRunning(SupervisorError):
     """The job has not ended, so it cannot be removed."""
 

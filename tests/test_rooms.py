@@ -131,10 +131,10 @@ DOORS = {
     "grpc_api.service": "messages output_service service",
     "grpc_api.upkeep": "expiry file_watch health memory metrics reload",
     "supervisor.host": """
-        accounting cgroup descriptors disk_space holes inside isolation limits memory sizes tree
-        user_mapping users whole_tree
+        accounting cgroup descriptors disk_space holes inside isolation job_sockets limits memory
+        ports sizes tree user_mapping users whole_tree
     """,
-    "supervisor.ipc": "client messages requests server snapshot watches",
+    "supervisor.ipc": "client handover messages requests server snapshot watches",
     "supervisor.journal": "journal missing start_keys",
     "supervisor.keeper": "config forked logs packets proc program state_lock upgrade",
     "supervisor.local": "engine keeper_link",

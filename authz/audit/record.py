@@ -67,13 +67,33 @@ class Changed(_Event, frozen=True, kw_only=True, tag="job"):
     detail: str
 
 
+class Carried(_Event, frozen=True, kw_only=True, tag="session"):
+    """A session with a job has ended that a decision of before allowed, and what went through it.
+
+    `target` is what of the job it was with, such as a port; `up` the bytes to the
+    job, `down` those from it, `seconds` how long it was open.
+    """
+
+    cn: str
+    serial: str
+    peer: str
+    action: str
+    job: str
+    owner: str
+    tenant: str
+    target: str
+    up: int
+    down: int
+    seconds: float
+
+
 class Recovered(_Event, frozen=True, kw_only=True, tag="recovery"):
     """The log was opened after a crash; so many bytes of an unfinished line were dropped."""
 
     dropped_bytes: int
 
 
-Event = Decided | Changed | Recovered
+Event = Decided | Changed | Carried | Recovered
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

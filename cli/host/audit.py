@@ -96,7 +96,7 @@ def _telling() -> Iterator[None]:
 
 
 def _words(record: "Record") -> str:
-    from jobworker.authz.audit.record import Changed, Decided
+    from jobworker.authz.audit.record import Carried, Changed, Decided
 
     event = record.event
     when = f"{record.time.astimezone():%Y-%m-%d %H:%M:%S.%f}"[:-3]
@@ -110,4 +110,10 @@ def _words(record: "Record") -> str:
     if isinstance(event, Changed):
         detail = f": {event.detail}" if event.detail else ""
         return f"{when} job {event.job} {event.tenant}/{event.owner} is {event.state}{detail}"
+    if isinstance(event, Carried):
+        return (
+            f"{when} ended {event.action} by cn={event.cn} ({event.peer}) for {event.job} "
+            f"{event.tenant}/{event.owner} {event.target}: {event.up} bytes to it, "
+            f"{event.down} from it in {event.seconds:g} s"
+        )
     return f"{when} the log goes on after a crash; {event.dropped_bytes} bytes were unfinished"

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import grpc
 
 from jobworker.authz.audit.log import AuditLog
-from jobworker.authz.audit.record import AuditError, Event, decided
+from jobworker.authz.audit.record import AuditError, Carried, Event, decided
 from jobworker.authz.identity import Identity
 from jobworker.authz.policy.policy import Decision
 from jobworker.grpc_api.config import AuditConfig
 from jobworker.grpc_api.guard.access import Verdict
 from jobworker.grpc_api.guard.refusal import Refusal
-from jobworker.supervisor import Ballast
+from jobworker.supervisor import Ballast, JobSnapshot
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,17 @@ class Caller(NamedTuple):
 
     identity: Identity
     address: str
+
+
+class Session(NamedTuple):
+    """What an action was done to a job with, such as a port, and the bytes to it and from it."""
+
+    action: str
+    job: JobSnapshot
+    target: str
+    up: int
+    down: int
+    seconds: float
 
 
 class AuditTrail:
@@ -84,6 +95,14 @@ class AuditTrail:
             # Already told by `append`.
             return
 
+    def session(self, caller: Caller, session: Session) -> None:
+        """Record what went through a session that has ended, if that is possible."""
+        try:
+            self.append(_carried(caller, session))
+        except AuditError:
+            # Already told by `append`.
+            return
+
     def append(self, event: Event) -> None:
         """Record an event. Raises AuditError, which has been logged."""
         if self._log is None:
@@ -131,6 +150,22 @@ def _makes_room(caller: Caller, verdict: Verdict) -> bool:
     """Whether it ends or removes what is the caller's own, or what the method picks itself."""
     own = verdict.about.owner in (caller.identity.common_name, "*")
     return verdict.action == "stop" and verdict.error is None and own
+
+
+def _carried(caller: Caller, session: Session) -> Event:
+    return Carried(
+        cn=caller.identity.common_name,
+        serial=caller.identity.serial,
+        peer=caller.address,
+        action=session.action,
+        job=session.job.id,
+        owner=session.job.owner,
+        tenant=session.job.tenant,
+        target=session.target,
+        up=session.up,
+        down=session.down,
+        seconds=round(session.seconds, 3),
+    )
 
 
 def _event(caller: Caller, verdict: Verdict) -> Event:

@@ -13,7 +13,7 @@ import grpc
 from jobworker.authz.identity import Identity, IdentityError
 from jobworker.grpc_api.errors import TurnedAway
 from jobworker.grpc_api.guard.access import Access, Verdict
-from jobworker.grpc_api.guard.audit_trail import AuditTrail, Caller
+from jobworker.grpc_api.guard.audit_trail import AuditTrail, Caller, Session
 from jobworker.grpc_api.guard.fields import check_fields
 from jobworker.grpc_api.guard.handlers import check_parsed, parsed, wrapped
 from jobworker.grpc_api.guard.open_calls import OpenCalls
@@ -31,14 +31,15 @@ class Call(NamedTuple):
     """An authorized call: who makes it, and the job it is about, if it is about one.
 
     `job_id` is that job's, or the one that a job to be started is to have.
-    `record` takes further decisions that the method makes; see
-    AuditTrail.require.
+    `record` takes further decisions that the method makes, `ended` what went
+    through a session that has ended; see AuditTrail.require and `session`.
     """
 
     caller: Caller
     job: JobSnapshot | None
     job_id: str
     record: Callable[[Verdict], None]
+    ended: Callable[[Session], None]
 
     @property
     def identity(self) -> Identity:
@@ -169,6 +170,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
 
         async def guarded(requests: AsyncIterator[Any], context: _Context) -> None:
             first = None
+            patient = self._rules[method].patient
+            deliver = context.write if patient else partial(self._deliver, context=context)
             try:
                 rest = parsed(requests)
                 first = await self._first(rest)
@@ -177,7 +180,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
                     aclosing(behaviour(first, rest)) as responses,
                 ):
                     async for response in responses:
-                        await self._deliver(response, context)
+                        await deliver(response)
             except (Refusal, SupervisorError) as error:
                 await refuse(context, error, first)
 
@@ -222,9 +225,10 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
 
     async def _authorize(self, rule: MethodRule, request: Any, caller: Caller) -> Call:
         record = partial(self._trail.require, caller)
+        ended = partial(self._trail.session, caller)
         match rule.about:
             case About.ONESELF:
-                return Call(caller, None, "", record)
+                return Call(caller, None, "", record, ended)
             case About.ONE_JOB:
                 verdict = await self._access.judge(caller.identity, rule.action, request.jobID)
             case About.NEW_JOB:
@@ -235,7 +239,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         record(verdict)
         if verdict.error is not None:
             raise verdict.error
-        return Call(caller, verdict.job, verdict.job_id, record)
+        return Call(caller, verdict.job, verdict.job_id, record, ended)
 
     def _authenticate(self, context: _Context) -> Caller:
         peer = context.peer()

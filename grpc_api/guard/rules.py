@@ -21,12 +21,14 @@ class About(Enum):
 class MethodRule(NamedTuple):
     """Who may call a method: those who may do the action to what it is about.
 
-    `lasting` calls wait for what a job does: they are not waited for.
+    `lasting` calls wait for what a job does: they are not waited for. The reader of a
+    `patient` one may take nothing for as long as it likes.
     """
 
     action: str
     about: About
     lasting: bool = False
+    patient: bool = False
 
 
 RULES: dict[str, MethodRule] = {
@@ -38,6 +40,7 @@ RULES: dict[str, MethodRule] = {
     "Input": MethodRule("attach", About.ONE_JOB, lasting=True),
     "Pause": MethodRule("signal", About.ONE_JOB),
     "Resume": MethodRule("signal", About.ONE_JOB),
+    "Forward": MethodRule("forward", About.ONE_JOB, lasting=True, patient=True),
     "Wait": MethodRule("status", About.ONE_JOB, lasting=True),
     "List": MethodRule("list", About.EACH_JOB),
     "Remove": MethodRule("stop", About.ONE_JOB),

@@ -1,6 +1,8 @@
 """The methods of the contract. Whoever gets here is authenticated and authorized (see guard)."""
 
+import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobworker.grpc_api.config import OutputLimits, QuotasConfig
 from jobworker.grpc_api.guard.access import Access
+from jobworker.grpc_api.guard.audit_trail import Session
 from jobworker.grpc_api.guard.guard import current_call
 from jobworker.grpc_api.guard.refusal import invalid
 from jobworker.grpc_api.service.can_i import can_i, rights
+from jobworker.grpc_api.service.forward import Carried, carry
 from jobworker.grpc_api.service.input import Inputs
 from jobworker.grpc_api.service.messages import status_message, stop_way
 from jobworker.grpc_api.service.orders import StartOrders
@@ -87,6 +91,26 @@ class WorkerService(WorkerServiceServicer):
     async def Resume(self, request: pb.ResumeRequest, context: _Context) -> pb.ResumeResponse:
         await self._supervisor.resume(_job().id)
         return pb.ResumeResponse()
+
+    async def Forward(
+        self, request: pb.ForwardData, requests: AsyncIterator[pb.ForwardData]
+    ) -> AsyncIterator[pb.ForwardData]:
+        job, port, call, carried = _job(), request.port, current_call(), Carried()
+        if not port:
+            yield pb.ForwardData()
+            return
+        connection = await self._supervisor.connect(job.id, port)
+        began = time.monotonic()
+        try:
+            yield pb.ForwardData()
+            async with aclosing(carry(connection, requests, carried)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        finally:
+            connection.close()
+            seconds = time.monotonic() - began
+            target = f"port {port}"
+            call.ended(Session("forward", job, target, carried.up, carried.down, seconds))
 
     async def QueryStatus(
         self, request: pb.QueryStatusRequest, context: _Context

@@ -13,6 +13,7 @@ from pathlib import Path
 from jobworker.supervisor.config import SupervisorConfig
 from jobworker.supervisor.core.answers import Answers
 from jobworker.supervisor.core.attendance import Attendance
+from jobworker.supervisor.core.connections import Connections
 from jobworker.supervisor.core.live_job import LiveJob
 from jobworker.supervisor.core.live_jobs import LiveJobs
 from jobworker.supervisor.core.pauses import Pauses, ended
@@ -92,6 +93,7 @@ class Supervisor:
         self.retention = Retention(loop, config, journal, self.turn, self.output_directory)
         self.starts = Starts(engine, self.jobs, self.turn)
         self._pauses = Pauses(engine, self.turn)
+        self.connections = Connections(loop, engine, Path(config.state_dir), config.readers)
         engine.report_to(
             Progress(
                 engine,
@@ -121,6 +123,8 @@ class Supervisor:
                 self._answer(
                     client, seq, lambda: client.say_whether(seq, self._why_not_start(call))
                 )
+            case requests.Connect(job_id, port):
+                self.connections.begin(client, seq, self._listener(job_id).job, port)
             case requests.Input() | requests.Resize():
                 self._give(client, seq, call)
             case requests.Attend():
@@ -290,6 +294,14 @@ class Supervisor:
             return
         with contextlib.suppress(ProcessLookupError):
             self._engine.signal(live.job, signal.SIGHUP, to_all=True)
+
+    def _listener(self, job_id: str) -> LiveJob:
+        """The job to connect to; one that has ended may have left something that listens."""
+        live = self.jobs.get(job_id)
+        if live is None:
+            self._answers.find(job_id)
+            raise AlreadyEnded(f"job {job_id} has ended: nothing of it listens")
+        return live
 
     def _live_again(self, job_id: str) -> LiveJob:
         """The job to stop; one that has ended is looked at again for what it left behind."""

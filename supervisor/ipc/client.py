@@ -4,14 +4,17 @@ import asyncio
 import builtins
 import contextlib
 import itertools
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.supervisor.errors import Exhausted, SupervisorError, SupervisorUnavailable
+from jobworker.supervisor.ipc.handover import collect
 from jobworker.supervisor.ipc.job_ids import JobIDs
 from jobworker.supervisor.ipc.messages import error_of, stop_message
 from jobworker.supervisor.ipc.snapshot import JobSnapshot
@@ -181,6 +184,20 @@ class SupervisorClient:
     async def resume(self, job_id: str) -> JobSnapshot:
         """Have it go on. Raises AlreadyEnded and NotRunning."""
         return await self._one(ipc.Request(resume=ipc.Resume(id=job_id)))
+
+    async def connect(self, job_id: str, port: int) -> socket.socket:
+        """A connection to a TCP port at which a process of the job listens.
+
+        Raises AlreadyEnded, NothingListens and Exhausted.
+        """
+        request = ipc.Request(connect=ipc.Connect(id=job_id, port=port))
+        offer = (await self._call(request)).offer
+        directory = Path(os.fsdecode(offer.directory))
+        try:
+            descriptor = await asyncio.to_thread(collect, directory, offer.token)
+        except OSError as error:
+            raise SupervisorUnavailable(f"the connection was lost on its way: {error}") from error
+        return socket.socket(fileno=descriptor)
 
     async def get(self, job_id: str) -> JobSnapshot:
         """The job as it is. Raises NoSuchJob."""

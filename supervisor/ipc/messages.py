@@ -21,6 +21,7 @@ CODES: dict[type[errors.SupervisorError], ipc.Code] = {
     errors.CannotPlace: ipc.CANNOT_PLACE,
     errors.AlreadyEnded: ipc.ALREADY_ENDED,
     errors.NotRunning: ipc.NOT_RUNNING,
+    errors.NothingListens: ipc.NOTHING_LISTENS,
     errors.StillRunning: ipc.STILL_RUNNING,
     errors.Exhausted: ipc.EXHAUSTED,
     errors.QuotaReached: ipc.QUOTA_REACHED,

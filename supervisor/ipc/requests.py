@@ -43,6 +43,7 @@ MAX_WHO = 200
 # struct winsize has 16 bits for each (ioctl_tty(2)).
 MAX_CHARACTERS = 65535
 _TERMINAL_KIND = re.compile(r"[A-Za-z0-9._+-]{0,64}")
+MAX_PORT = 65535
 # The program's name, the first of its arguments: it is a field of its own to most callers.
 COMMAND = "rawArguments.0"
 
@@ -114,6 +115,13 @@ class Attend(NamedTuple):
     gone: int
 
 
+class Connect(NamedTuple):
+    """Connect to a port at which a process of a job listens."""
+
+    id: str
+    port: int
+
+
 class Get(NamedTuple):
     """Ask for a job as it is."""
 
@@ -165,7 +173,7 @@ class Owners(NamedTuple):
 
 AboutInput = Input | Resize | Attend
 AboutOne = Stop | Signal | Pause | Resume | Get | Watch | Unwatch | Remove
-Call = Start | MayStart | AboutInput | AboutOne | List | Observe | Owners
+Call = Start | MayStart | Connect | AboutInput | AboutOne | List | Observe | Owners
 
 
 def parse(frame: bytes) -> tuple[int, Call]:
@@ -267,6 +275,10 @@ def _input_mode(asked: int) -> job.Input:
         raise InvalidRequest(f"{asked} is not a kind of input", "input") from None
 
 
+def _connect(asked: ipc.Connect) -> Connect:
+    return Connect(_job_id(asked.id), _port(asked.port))
+
+
 def _observe(asked: ipc.Observe) -> Observe:
     if asked.within_ns < 0:
         raise InvalidRequest("no job has ended yet that will end", "within_ns")
@@ -332,6 +344,12 @@ def check_start(order: ipc.Start) -> job.Request:
         terminal=_terminal(asked),
         on_disconnect=_on_disconnect(asked.onDisconnect),
     )
+
+
+def _port(number: int) -> int:
+    if not 1 <= number <= MAX_PORT:
+        raise InvalidRequest(f"{number} is no TCP port: they are 1 to {MAX_PORT}", "port")
+    return number
 
 
 def _signal(number: int, field: str) -> int:
@@ -465,6 +483,7 @@ _READERS: dict[str | None, Callable[[Any], Call]] = {
     "input": _input,
     "resize": _resize,
     "attend": _attend,
+    "connect": _connect,
     "list": _list,
     "observe": _observe,
     "owners": lambda _: Owners(),

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -86,6 +87,11 @@ class Client:
             reply.refusal = words_of(refusal)
             reply.field = getattr(refusal, "field", "")
         self._send(ipc.Event(reply=reply))
+
+    def offer(self, seq: int, directory: str, token: str) -> None:
+        """Answer with what is to be come for."""
+        offer = ipc.Offer(directory=os.fsencode(directory), token=token)
+        self._send(ipc.Event(reply=ipc.Reply(seq=seq, offer=offer)))
 
     def refuse(self, seq: int, error: SupervisorError) -> None:
         """Answer a request with an error."""

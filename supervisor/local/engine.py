@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,8 @@ from jobworker.supervisor.host import accounting
 from jobworker.supervisor.host.accounting import ExitUsage, Usage
 from jobworker.supervisor.host.cgroup import Cgroup, JobCgroups
 from jobworker.supervisor.host.disk_space import FreeSpace
+from jobworker.supervisor.host.job_sockets import Owner
+from jobworker.supervisor.host.ports import Ports
 from jobworker.supervisor.job import InputPiece, Job, Overflow, Received, Request, State, StopWay
 from jobworker.supervisor.keeper import packets
 from jobworker.supervisor.local.capture import Capture
@@ -72,6 +75,7 @@ class LocalEngine:
         self._streams = Streams(loop, keeper, self._pump)
         self._stops = Stops(loop, lambda local: self._reports.stopped(local.job))
         self._pauses = Pauses(loop, lambda local: self._reports.paused(local.job))
+        self._ports = Ports()
         self._capture = Capture(
             loop,
             self._pump,
@@ -304,6 +308,12 @@ class LocalEngine:
         if local is None or local.screen is None:
             raise LookupError
         local.screen.resize(rows, columns)
+
+    async def connect(self, job: Job, port: int) -> socket.socket:
+        """As in Engine."""
+        account = job.request.account
+        owner = Owner(tree_of(job), account.uid if account else None)
+        return await self._ports.connect(owner, port)
 
     # -- output, usage, the place ------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ ALSO = {
     "rows": {grpc.StatusCode.FAILED_PRECONDITION},
     "columns": {grpc.StatusCode.FAILED_PRECONDITION},
     "kind": {grpc.StatusCode.FAILED_PRECONDITION},
+    "port": {grpc.StatusCode.FAILED_PRECONDITION},
 }
 # Values that some code may trip over.
 _TEXTS = ["", "a", "\0", "é\u2028\U0001f600", "../..", "x" * 100_000, "-", " ", "0" * 36]
@@ -173,7 +174,7 @@ def _good(worker: WorkerServiceStub, method: MethodDescriptor) -> Message:
 
 
 def _job(worker: WorkerServiceStub, method: str) -> str:
-    if method in ("Stop", "Signal"):
+    if method in ("Stop", "Signal", "Pause", "Resume"):
         return start(worker, "sleep", "100", graceSeconds=0.01)
     if method == "Input":
         return start(worker, "cat", input=pb.INPUT_MODE_OPEN, graceSeconds=0.01)

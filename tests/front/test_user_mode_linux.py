@@ -10,7 +10,9 @@ import pytest
 
 from tests.support.user_mode_linux import GUEST, KERNEL, NoGuest, run_in_guest
 
-FILES = [GUEST / f"{name}.py" for name in ("limits", "isolation", "escapes", "mapping", "clock")]
+FILES = [
+    GUEST / f"{name}.py" for name in ("limits", "isolation", "escapes", "mapping", "reach", "clock")
+]
 DEPLOYMENT = GUEST / "deployment.py"
 SYSTEMD = Path("/lib/systemd/systemd")
 REPORT = "report.xml"

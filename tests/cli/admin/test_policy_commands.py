@@ -54,7 +54,7 @@ def edit(home: Path, old: str, new: str, name: str = "policy.yaml") -> None:
 def test_check_says_what_was_read(home: Path) -> None:
     first, second = printed(home, 0, "check", "policy.yaml", "policy.csv").splitlines()
     assert first.startswith("policy.yaml: 6 rules, 5 grants, version ")
-    assert second.startswith("policy.csv: 10 rules, 5 grants, version ")
+    assert second.startswith("policy.csv: 14 rules, 5 grants, version ")
 
 
 def test_check_counts_rules_as_they_stand_in_the_file(home: Path) -> None:
@@ -76,7 +76,7 @@ def test_check_tells_every_file_that_is_no_good(home: Path) -> None:
     assert finished.stdout == ""
     first, second = finished.stderr.splitlines()
     assert "policy.yaml:28:9: role:auditer is held by nobody; did you mean role:auditor?" in first
-    assert "policy.cases.yaml:18:9: expected allowed, but stop refused to cn=dana" in second
+    assert "policy.cases.yaml:21:9: expected allowed, but stop refused to cn=dana" in second
     found = json.loads(run(home, "check", "policy.yaml", "-o", "json").stdout)
     assert "did you mean role:auditor?" in found["error"]
 
@@ -109,13 +109,13 @@ def test_a_converted_policy_decides_the_same(home: Path, name: str, form: str) -
 
 
 def test_test_counts_the_cases_that_hold(home: Path) -> None:
-    assert printed(home, 0, "test", "policy.csv") == "55 of 55 cases hold\n"
+    assert printed(home, 0, "test", "policy.csv") == "67 of 67 cases hold\n"
     edit(home, "cn:ann", "cn:bob")
     *failed, counted = printed(home, 1, "test", "policy.yaml").splitlines()
-    assert counted == "52 of 55 cases hold"
-    assert failed[0].startswith("policy.cases.yaml:26: expected allowed, but status refused")
+    assert counted == "64 of 67 cases hold"
+    assert failed[0].startswith("policy.cases.yaml:32: expected allowed, but status refused")
     told = json.loads(printed(home, 1, "test", "policy.yaml", "-o", "json"))
-    assert told == {"cases": 55, "failures": failed}
+    assert told == {"cases": 67, "failures": failed}
 
 
 def test_test_without_cases_is_bad_input(home: Path) -> None:
