@@ -141,7 +141,8 @@ def test_a_stop_lets_it_end_well(alice: Tenant) -> None:
     alice.worker.Stop(pb.StopRequest(jobID=job, graceSeconds=30))
     ended = alice.wait(job)
     assert (ended.exitCode, ended.endReason) == (7, pb.END_REASON_STOPPED)
-    assert alice.output(job).endswith("bye\n")
+    # The shell may say as well how its sleep has ended.
+    assert "bye\n" in alice.output(job)
 
 
 def test_ends_by_signals_are_told(alice: Tenant) -> None:
