@@ -11,6 +11,7 @@ from jobworker.supervisor.keeper.births import Births
 from jobworker.supervisor.keeper.program import Program, in_memory
 
 TRUE = Program((b"/bin/true",), (b"true",))
+LASTING = Program((b"/bin/sleep",), (b"sleep", b"1000"))
 
 
 def order(program: bytes) -> tuple[int, ...]:

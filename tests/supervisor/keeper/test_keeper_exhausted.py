@@ -16,7 +16,7 @@ from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
 from jobworker.supervisor.keeper import births as room
 from jobworker.supervisor.keeper.births import Births
-from tests.supervisor.keeper.test_births import TRUE, as_bytes, open_files, order
+from tests.supervisor.keeper.test_births import LASTING, TRUE, as_bytes, open_files, order
 from tests.support.client import calling, output, start, wait
 from tests.support.library import eventually
 from tests.support.server import Server
@@ -93,7 +93,8 @@ def test_each_call_of_a_birth_may_fail(
         owner: Any = births._spawner if call == "spawn" else room
         failing.setattr(owner, call, refused)
         with pytest.raises(OSError, match=os.strerror(number)):
-            births.make("job", "", order(as_bytes(TRUE)))
+            # One that does not end by itself before it is killed.
+            births.make("job", "", order(as_bytes(LASTING)))
     left = [child for child in psutil.Process().children() if child not in children]
     for child in left:
         # Killed, and to be reaped, as the keeper does with every child.
