@@ -47,6 +47,8 @@ def _phrases(allowance: pb.Allowance) -> Iterator[str]:
     private = allowance.isolation == pb.ISOLATION_PRIVATE
     without = ", without network" if allowance.noNetwork else ""
     yield f"isolation {'private' if private else 'none'} at least{without}"
+    if allowance.devices:
+        yield f"private ones find {' '.join(allowance.devices)}"
     for whose, quota in (("you", allowance.userQuota), ("the tenant", allowance.tenantQuota)):
         if counted := ", ".join(_quota_phrases(quota)):
             yield f"{whose} at most {counted}"
@@ -96,4 +98,5 @@ def _allowance_json(allowance: pb.Allowance) -> dict[str, object]:
         "most_limits": limits_json(allowance.mostLimits),
         "isolation": word(pb.Isolation.DESCRIPTOR, allowance.isolation),
         "network": not allowance.noNetwork,
+        "devices": list(allowance.devices),
     }

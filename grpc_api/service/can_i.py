@@ -84,4 +84,5 @@ def _allowance(orders: StartOrders, identity: Identity, tenant: str) -> pb.Allow
         mostLimits=limits_message(bounds.most),
         isolation=pb.Isolation.Name(least.profile),
         noNetwork=not least.network,
+        devices=orders.config.isolation.rule_of(tenant).devices,
     )

@@ -76,9 +76,13 @@ class IsolationConfig(IsolationRule, frozen=True, forbid_unknown_fields=True):
     tenants: dict[str, IsolationRule] = {}
     hidden: tuple[str, ...] = ()
 
+    def rule_of(self, tenant: str) -> IsolationRule:
+        """What the jobs of the tenant are bound by."""
+        return self.tenants.get(tenant, self)
+
     def resolve(self, asked: Profile, network: bool, tenant: str) -> Isolation:
         """What holds for a job that asks for this. Raises CannotPlace for too little."""
-        rule = self.tenants.get(tenant, self)
+        rule = self.rule_of(tenant)
         least = Profile[rule.profile.upper()]
         if asked is not Profile.UNSPECIFIED and asked < least:
             whose = f"jobs of tenant {tenant}" if tenant in self.tenants else "jobs"
@@ -93,9 +97,9 @@ class IsolationConfig(IsolationRule, frozen=True, forbid_unknown_fields=True):
 
     def devices_of(self, tenant: str) -> list[str]:
         """The devices that a private job of the tenant finds, as there are now."""
-        rule = self.tenants.get(tenant, self)
+        patterns = self.rule_of(tenant).devices
         root = Path("/")
-        found = {path for pattern in rule.devices for path in root.glob(pattern.lstrip("/"))}
+        found = {path for pattern in patterns for path in root.glob(pattern.lstrip("/"))}
         return sorted(map(str, found))
 
     def demanded(self) -> bool:

@@ -158,12 +158,13 @@ def test_the_list_tells_quotas_limits_and_isolation(tmp_path: Path) -> None:
 quotas: {user: {running: 2, starts_per_minute: 30}, tenant: {output_bytes: 1048576}}
 jobs:
   limits: {most: {open_files: 1000}, default: {open_files: 100}}
-  isolation: {profile: private, network: false}
+  isolation: {profile: private, network: false, devices: ["/dev/nvidia*", /dev/dri]}
   users: {jobs_run_as_root: true}
 """
     with running_server(tmp_path, USERS, POLICY, settings) as server:
         assert server.ask("bob", "can-i", "--list").splitlines()[-1] == (
             "jobs of tenant team-b: isolation private at least, without network; "
+            "private ones find /dev/nvidia* /dev/dri; "
             "you at most 2 running, 30 starts a minute; the tenant at most 1.0 MiB of output; "
             "each most open files 1000; each default open files 100"
         )

@@ -1,7 +1,9 @@
 """The profile `private`: a job that sees its own processes, files and network alone."""
 
+import os
 import shutil
 import signal
+import stat
 from collections.abc import Iterator
 
 import grpc
@@ -18,8 +20,10 @@ pytestmark = pytest.mark.skipif(
 ISOLATION = """\
   isolation:
     tenants:
-      team-a: {profile: private}
+      team-a: {profile: private, devices: ["/dev/gpu*"]}
 """
+# Of the guest's kernel, and read by whoever may open it (hw_random.rst).
+HARDWARE_RANDOM = os.makedev(10, 183)
 HIDDEN_FILE = "/home/bob/diary"
 
 
@@ -106,6 +110,33 @@ def test_no_network(alice: Tenant, bob: Tenant) -> None:
     assert alice.run(script, noNetwork=True).split() == ["lo", "1"]
     assert bob.run(script, noNetwork=True).split() == ["lo", "1"]
     assert int(alice.run(script).split()[-1]) > 1
+
+
+@pytest.fixture
+def gpus() -> Iterator[None]:
+    """A device that the kernel lets everybody open, and one that is root's alone."""
+    devices = {"/dev/gpu0": 0o666, "/dev/gpu1": 0o600}
+    for path, mode in devices.items():
+        os.mknod(path, mode | stat.S_IFCHR, HARDWARE_RANDOM)
+        os.chmod(path, mode)
+    yield
+    for path in devices:
+        os.unlink(path)
+
+
+def test_devices_are_the_tenants(gpus: None, alice: Tenant, bob: Tenant) -> None:
+    """Made after the server's start, as by a driver that is loaded late."""
+    read = "head -c 100 $1 2>&1 | wc -c"
+    assert alice.run(read, "/dev/gpu0") == "100\n"
+    # What the user may not open outside, neither inside.
+    assert "Permission denied" in alice.run("cat $1 2>&1", "/dev/gpu1")
+    assert "Permission denied" in bob.run("cat $1 2>&1", "/dev/gpu1")
+    private = {"isolation": pb.ISOLATION_PRIVATE}
+    assert bob.run(read, "/dev/gpu0") == "100\n"
+    assert "No such file" in bob.run("cat $1 2>&1", "/dev/gpu0", **private)
+    # Nor can one be made.
+    script = "mknod /dev/gpu0 c 10 183 2>&1 || mknod ~/gpu0 c 10 183 2>&1; echo $?"
+    assert bob.run(script, **private).endswith("1\n")
 
 
 def test_less_than_demanded_is_refused(alice: Tenant, bob: Tenant) -> None:
