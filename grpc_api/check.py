@@ -18,6 +18,7 @@ from jobworker.authz.policy.job_pattern import OWN_TENANT, split_pattern
 from jobworker.authz.policy.policy import Policy
 from jobworker.authz.policy.rules import EVERYWHERE
 from jobworker.authz.yaml_text import near
+from jobworker.grpc_api.admin.wire import socket_path
 from jobworker.grpc_api.config import ServerConfig
 from jobworker.grpc_api.edge.credentials import TlsFiles, read_credentials
 from jobworker.grpc_api.errors import ApiError, ConfigError
@@ -31,6 +32,9 @@ from jobworker.grpc_api.rehearsal import rehearse
 from jobworker.grpc_api.settings_file import place_of_setting
 from jobworker.grpc_api.upkeep.expiry import AHEAD, NO_LIST, expiry_warning
 from jobworker.supervisor import SERVICE_USER, Account, UsersConfig, find_account
+
+# struct sockaddr_un has 108 with the NUL at the end.
+_MOST_SOCKET = 107
 
 
 class Problem(NamedTuple):
@@ -245,6 +249,13 @@ def _check_directories(config: ServerConfig, front: Account | None) -> Iterator[
         yield _problem(error, "state_dir")
     except OSError as error:
         yield Problem(("state_dir",), f"cannot use {state_dir}: {error.strerror}")
+    longest = len(os.fsencode(socket_path(config.runtime_directory())))
+    if longest > _MOST_SOCKET:
+        text = (
+            f"state_dir: {state_dir} is {longest - _MOST_SOCKET} bytes too long: a socket in it "
+            f"would have a path of {longest}, and unix(7) takes {_MOST_SOCKET}"
+        )
+        yield Problem(("state_dir",), text)
     audit = Path(config.audit.directory)
     try:
         if config.audit.directory and audit.exists():

@@ -25,7 +25,9 @@ def say(process: str, text: str, level: str = "info") -> None:
     """
     if LEVELS.index(level) >= LEVELS.index(_lowest()):
         with contextlib.suppress(OSError):
-            print(_line(process, level, text), file=sys.stderr, flush=True)  # noqa: T201
+            # In one piece, also where PYTHONUNBUFFERED has each text written by itself:
+            # other processes write there, too.
+            print(f"{_line(process, level, text)}\n", end="", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def log_to_stderr(process: str) -> None:

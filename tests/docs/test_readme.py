@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -54,9 +55,17 @@ class Shell:
 
 
 @pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """A copy of the tree, with the environment that these tests run in."""
-    directory = tmp_path / "job-worker"
+def copy() -> Iterator[Path]:
+    """A copy of the tree, with the environment that these tests run in.
+
+    Not below pytest's own directory: a reader's have paths that leave room for sockets.
+    """
+    with TemporaryDirectory(prefix="readme-") as name:
+        yield _copied_to(Path(name))
+
+
+def _copied_to(parent: Path) -> Path:
+    directory = parent / "job-worker"
     shutil.copytree(ROOT, directory, ignore=shutil.ignore_patterns(*NOT_COPIED))
     (directory / ".venv").symlink_to(sys.prefix)
     # Or make would install the copy, and break the environment for all others.

@@ -53,6 +53,21 @@ def places(directory: Path, said: str) -> dict[str, str]:
     return {lines[int(line) - 1].strip(): told for line, told in found}
 
 
+def test_a_directory_in_which_no_socket_could_be(tmp_path: Path) -> None:
+    """The front was started eight times, each ending in a traceback."""
+    long = tmp_path / ("d" * 100)
+    settings(tmp_path, "")
+    file = tmp_path / "server.yaml"
+    file.write_text(re.sub(r"(?m)^state_dir: .*$", f"state_dir: {long}", file.read_text()))
+    most = 107 - len("/front/admin.sock")
+    for options in ((), ("--check",)):
+        done = serve(tmp_path, *options)
+        assert done.returncode == BAD_SETTINGS
+        (said,) = places(tmp_path, done.stderr).values()
+        assert f"is {len(str(long)) - most} bytes too long" in said
+    assert not long.exists()
+
+
 def test_good_settings(tmp_path: Path) -> None:
     """There was no `serve --check`. It leaves nothing behind."""
     settings(tmp_path, "")
