@@ -15,6 +15,7 @@ PARTS = (
     "session",
     "command",
     "crowd",
+    "thousands",
     "fanout",
     "slow_link",
     "edge",
