@@ -9,6 +9,8 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= .demo
 PYTEST_ARGS ?=
+# How many processes test; `logical` is one for each processor.
+PYTEST_WORKERS ?= logical
 BIN := $(VENV)/bin
 PACKAGES := authz cli client grpc_api policies proto supervisor
 STAMP := $(VENV)/.installed
@@ -46,7 +48,7 @@ types: venv
 	MYPYPATH=build/types $(BIN)/mypy $(addprefix -p jobworker.,$(PACKAGES))
 
 pytest: venv
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 # No threshold: a line that no test reaches is a question, not a fault.
 coverage: venv

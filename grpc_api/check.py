@@ -18,8 +18,7 @@ from jobworker.authz.policy.job_pattern import OWN_TENANT, split_pattern
 from jobworker.authz.policy.policy import Policy
 from jobworker.authz.policy.rules import EVERYWHERE
 from jobworker.authz.yaml_text import near
-from jobworker.grpc_api.admin.wire import socket_path
-from jobworker.grpc_api.config import ServerConfig
+from jobworker.grpc_api.config import ADMIN_SOCKET, ServerConfig
 from jobworker.grpc_api.edge.credentials import TlsFiles, read_credentials
 from jobworker.grpc_api.errors import ApiError, ConfigError
 from jobworker.grpc_api.privileges import (
@@ -249,7 +248,7 @@ def _check_directories(config: ServerConfig, front: Account | None) -> Iterator[
         yield _problem(error, "state_dir")
     except OSError as error:
         yield Problem(("state_dir",), f"cannot use {state_dir}: {error.strerror}")
-    longest = len(os.fsencode(socket_path(config.runtime_directory())))
+    longest = len(os.fsencode(config.runtime_directory() / ADMIN_SOCKET))
     if longest > _MOST_SOCKET:
         text = (
             f"state_dir: {state_dir} is {longest - _MOST_SOCKET} bytes too long: a socket in it "

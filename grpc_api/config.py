@@ -48,6 +48,8 @@ class ConnectionsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     stall_seconds: float = 60.0
 
 
+# In the runtime directory; no other name of a socket there is longer.
+ADMIN_SOCKET = "admin.sock"
 # Generous for a log, and far from what a job in an endless loop would write.
 DEFAULT_OUTPUT_BYTES = 10 * 2**30
 

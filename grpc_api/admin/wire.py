@@ -3,6 +3,8 @@
 import struct
 from pathlib import Path
 
+from jobworker.grpc_api.config import ADMIN_SOCKET
+
 LENGTH = struct.Struct("!I")
 # A Reply has one job at most, whose command line is bounded.
 MAX_FRAME = 16 * 1024 * 1024
@@ -10,7 +12,7 @@ MAX_FRAME = 16 * 1024 * 1024
 
 def socket_path(runtime: Path) -> Path:
     """The socket in the front's own directory."""
-    return runtime / "admin.sock"
+    return runtime / ADMIN_SOCKET
 
 
 def frame(message: bytes) -> bytes:

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 # How long ahead is told, and a revocation list signed anew.
 AHEAD = timedelta(days=30)
 _AGAIN = timedelta(days=1)
-_LOOK_SECONDS = 60.0
+_LOOK_SECONDS = 10.0
 
 NO_LIST = (
     "tls.crl is null: certificates that were revoked go on being accepted; "

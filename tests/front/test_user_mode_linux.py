@@ -13,8 +13,6 @@ from tests.support.user_mode_linux import GUEST, KERNEL, NoGuest, run_in_guest
 FILES = [
     GUEST / f"{name}.py" for name in ("limits", "isolation", "escapes", "mapping", "reach", "clock")
 ]
-DEPLOYMENT = GUEST / "deployment.py"
-SYSTEMD = Path("/lib/systemd/systemd")
 REPORT = "report.xml"
 # A run takes a minute or two; where others use both processors, five were seen.
 DEADLINE_SECONDS = 600.0
@@ -30,7 +28,8 @@ class Outcome(NamedTuple):
 PASSED = Outcome("passed")
 
 
-def _names(file: Path) -> list[str]:
+def names_of(file: Path) -> list[str]:
+    """The tests of a file, as FILE::TEST."""
     functions = ast.parse(file.read_text()).body
     return [
         f"{file.stem}::{function.name}"
@@ -39,7 +38,7 @@ def _names(file: Path) -> list[str]:
     ]
 
 
-def _outcomes(files: list[Path], directory: Path, first: str) -> dict[str, Outcome]:
+def outcomes_of(files: list[Path], directory: Path, first: str) -> dict[str, Outcome]:
     """How each test of the files went in one guest, by FILE::TEST."""
     words = ["-m", "pytest", "-q", "--color=no", "--durations=12", "-p", "no:cacheprovider"]
     words += [f"--junitxml=/run/files/{REPORT}", *map(str, files)]
@@ -63,15 +62,7 @@ def _outcomes(files: list[Path], directory: Path, first: str) -> dict[str, Outco
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     """How each test went that a plain guest will do for."""
-    return _outcomes(FILES, tmp_path_factory.mktemp("guest"), "boot.py")
-
-
-@pytest.fixture(scope="module")
-def systemd_outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    """How each test went that needs systemd."""
-    if not SYSTEMD.exists():
-        pytest.skip("needs systemd: apt install systemd")
-    return _outcomes([DEPLOYMENT], tmp_path_factory.mktemp("guest"), "boot_systemd.py")
+    return outcomes_of(FILES, tmp_path_factory.mktemp("guest"), "boot.py")
 
 
 def _name(case: ElementTree.Element) -> str:
@@ -87,15 +78,9 @@ def _outcome(case: ElementTree.Element) -> Outcome:
 
 
 @pytest.mark.timeout(DEADLINE_SECONDS + 20)
-@pytest.mark.parametrize("name", [name for file in FILES for name in _names(file)])
+@pytest.mark.parametrize("name", [name for file in FILES for name in names_of(file)])
 def test_in_guest(outcomes: dict[str, Outcome], name: str) -> None:
     check_passed(outcomes, name)
-
-
-@pytest.mark.timeout(DEADLINE_SECONDS + 20)
-@pytest.mark.parametrize("name", _names(DEPLOYMENT))
-def test_in_guest_of_systemd(systemd_outcomes: dict[str, Outcome], name: str) -> None:
-    check_passed(systemd_outcomes, name)
 
 
 def check_passed(outcomes: dict[str, Outcome], name: str) -> None:
