@@ -81,6 +81,8 @@ class Births:
         except (ValueError, TypeError) as error:
             # Whoever made it is at fault; the keeper, and all jobs with it, must live on.
             raise OSError(errno.EINVAL, str(error)) from error
+        except MemoryError as error:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
         finally:
             packets.close_all(descriptors)
 

@@ -29,6 +29,8 @@ _CLONE_ARGUMENTS = struct.Struct("=11Q")
 PR_SET_NO_NEW_PRIVS = 38
 # The exit status of a process that could not execute its program.
 _FAILED = 127
+# As in spawn.c.
+_TRIES = 100
 
 
 def spawn(program: Program, files: Sequence[int], report: int, cgroup: str) -> tuple[int, int]:
@@ -41,15 +43,22 @@ def spawn(program: Program, files: Sequence[int], report: int, cgroup: str) -> t
             _run(program, files, report, "" if joined else cgroup)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return pid, os.pidfd_open(pid)
+    try:
+        return pid, os.pidfd_open(pid)
+    except OSError:
+        # Nobody could end it who is not told of it.
+        os.kill(pid, signal.SIGKILL)
+        raise
 
 
 def _run(program: Program, files: Sequence[int], report: int, cgroup: str) -> NoReturn:
     """What the child does: it ends in the program, or tells (errno, step) and ends."""
     step = 0
-    number = 0
+    # Of what is no OSError.
+    number = errno.EINVAL
     try:
-        report = _leave_parent(files, report)
+        report = _take_files(files, report)
+        _leave_parent()
         if program.terminal:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         step = 1
@@ -66,16 +75,24 @@ def _run(program: Program, files: Sequence[int], report: int, cgroup: str) -> No
         _check(program)
         _execute(program)
     except OSError as error:
-        number = error.errno or 0
+        number = error.errno or errno.EINVAL
     finally:
         # Also for what is no OSError: this process has no caller to raise to.
         try:
-            os.write(report, REPORT.pack(number, step))
+            _tell(report, REPORT.pack(number, step))
         finally:
             os._exit(_FAILED)
 
 
-def _leave_parent(files: Sequence[int], report: int) -> int:
+def _tell(report: int, what: bytes) -> None:
+    """Without a word it would have executed."""
+    for _ in range(_TRIES):
+        with contextlib.suppress(OSError):
+            os.write(report, what)
+            return
+
+
+def _take_files(files: Sequence[int], report: int) -> int:
     """Keep `files`, as 0, 1, ..., and `report`, whose new number is returned; nothing else."""
     signal.set_wakeup_fd(-1)
     _close_all_but({0, 1, 2, *files, report})
@@ -86,12 +103,16 @@ def _leave_parent(files: Sequence[int], report: int) -> int:
         os.dup2(file, number)
     os.dup2(apart[-1], end, inheritable=False)
     _close_all_but(set(range(end + 1)))
+    return end
+
+
+def _leave_parent() -> None:
+    """Sessions and signals of its own."""
     os.setsid()
     # Unblocks them, too.
     reset_signals()
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
-    return end
 
 
 def _close_all_but(kept: set[int]) -> None:
@@ -111,7 +132,11 @@ def _limit(program: Program) -> None:
             hard = most if hard == resource.RLIM_INFINITY else min(hard, most)  # noqa: PLW2901
         if hard != resource.RLIM_INFINITY:
             soft = hard if soft == resource.RLIM_INFINITY else min(soft, hard)  # noqa: PLW2901
-        resource.setrlimit(number, (soft, hard))
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except ValueError as error:
+            # So Python tells of EPERM (python/cpython, resource.c).
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from error
 
 
 def _become_user(program: Program) -> None:

@@ -48,6 +48,8 @@
 /* For the program's descriptors 0, 1, ..., then the one for reports; the last is /dev/null. */
 #define SLOTS 8
 #define SIGNALS 64
+/* How often what must be done, and may fail at one moment and not at the next, is tried. */
+#define TRIES 100
 /* The kernel's, not the C library's: 8 bytes. */
 #define MASK_BYTES 8
 
@@ -64,6 +66,8 @@ struct limit {
 
 struct plan {
     volatile uint32_t state;
+    /* -errno of a child that could not have descriptors of its own. */
+    volatile long refused;
     struct plan *next;
     void *stack;
     /* Owns the bytes that the arrays below point to. */
@@ -213,25 +217,39 @@ set_limits(const struct plan *plan)
     return 0;
 }
 
-/* Nothing of ours but the slots, which become 0, 1, ...; sessions and signals of its own. */
-static long
-leave_parent(struct plan *plan)
+static void
+leave(void)
 {
-    int end = plan->first_slot + SLOTS;
-    /* From here on closing is its own affair; what is above is never copied. */
-    long result = CALL(SYS_close_range, end, ~0U, CLOSE_RANGE_UNSHARE, 0);
+    for (;;)
+        CALL(SYS_exit_group, 127, 0, 0, 0);
+}
+
+/* From here on closing is its own affair; what is above the slots is never copied. */
+static void
+part_from_parent(struct plan *plan)
+{
+    plan->refused = CALL(SYS_close_range, plan->first_slot + SLOTS, ~0U, CLOSE_RANGE_UNSHARE, 0);
+    /* Our slots are its own still, and emptied once we are woken: we tell for it. */
+    if (plan->refused != 0)
+        leave();
     plan->state = APART;
     CALL(SYS_futex, &plan->state, FUTEX_WAKE, 1, 0);
-    if (result != 0)
-        return result;
+}
+
+/* Nothing of ours but the slots, which become 0, 1, ...; sessions and signals of its own. */
+static long
+leave_parent(const struct plan *plan)
+{
+    long result = 0;
     for (int number = 0; number < plan->files; number++) {
         result = CALL(SYS_dup2, plan->first_slot + number, number, 0, 0);
         if (result < 0)
             return result;
     }
     if (plan->files < plan->first_slot)
-        CALL(SYS_close_range, plan->files, plan->first_slot - 1, 0, 0);
-    result = CALL(SYS_setsid, 0, 0, 0, 0);
+        result = CALL(SYS_close_range, plan->files, plan->first_slot - 1, 0, 0);
+    if (result >= 0)
+        result = CALL(SYS_setsid, 0, 0, 0, 0);
     if (result >= 0 && plan->terminal)
         result = CALL(SYS_ioctl, 0, TIOCSCTTY, 0, 0);
     if (result < 0)
@@ -247,6 +265,7 @@ static void
 child(struct plan *plan)
 {
     enum step step = PREPARE;
+    part_from_parent(plan);
     long result = leave_parent(plan);
     if (result == 0) {
         step = LIMIT;
@@ -270,9 +289,11 @@ child(struct plan *plan)
         result = execute(plan);
     }
     int32_t report[2] = {(int32_t)-result, (int32_t)step};
-    CALL(SYS_write, plan->first_slot + plan->files, report, sizeof report, 0);
-    for (;;)
-        CALL(SYS_exit_group, 127, 0, 0, 0);
+    /* Without a word it would have executed. */
+    for (int tries = 0; tries < TRIES; tries++)
+        if (CALL(SYS_write, plan->first_slot + plan->files, report, sizeof report, 0) > 0)
+            break;
+    leave();
 }
 
 /* -- what we do ----------------------------------------------------------------- */
@@ -411,6 +432,11 @@ clone_child(struct plan *plan, int cgroup, int *pidfd)
     /* A child that is killed at once ends this wait as well. */
     while (plan->state == SHARING)
         CALL(SYS_futex, &plan->state, FUTEX_WAIT, SHARING, NULL);
+    if (plan->refused != 0) {
+        CALL(SYS_close, *pidfd, 0, 0, 0);
+        CALL(SYS_wait4, pid, NULL, 0, NULL);
+        return plan->refused;
+    }
     return pid;
 }
 
@@ -433,8 +459,11 @@ fill_slots(const struct plan *plan, PyObject *descriptors)
 static void
 empty_slots(const struct plan *plan)
 {
+    int null = plan->first_slot + SLOTS - 1;
     for (int i = 0; i <= plan->files; i++)
-        CALL(SYS_dup3, plan->first_slot + SLOTS - 1, plan->first_slot + i, O_CLOEXEC, 0);
+        for (int tries = 0; tries < TRIES; tries++)
+            if (CALL(SYS_dup3, null, plan->first_slot + i, O_CLOEXEC, 0) >= 0)
+                break;
 }
 
 static void *
@@ -502,7 +531,13 @@ spawn(PyObject *module, PyObject *args)
     }
     plan->next = sharing;
     sharing = plan;
-    return Py_BuildValue("(li)", pid, pidfd);
+    PyObject *made = Py_BuildValue("(li)", pid, pidfd);
+    if (made == NULL) {
+        /* Nobody could end it who is not told of it. */
+        CALL(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+        CALL(SYS_close, pidfd, 0, 0, 0);
+    }
+    return made;
 
 failed:
     free_plan(plan);
