@@ -50,13 +50,13 @@ MEANINGS = {
     ExitCode.FAULT: "a fault of the server, or of the command: it says where the traceback is",
     ExitCode.BAD_SETTINGS: "`serve`: there is no serving with these settings",
     ExitCode.TIMED_OUT: "`wait --timeout`: a job still runs",
-    ExitCode.RUN_FAILED: "`run`, `wait` for one: the job's own code is not known",
-    ExitCode.CANNOT_EXECUTE: "`run`: the program cannot be executed",
-    ExitCode.NO_SUCH_PROGRAM: "`run`: the program is not there",
+    ExitCode.RUN_FAILED: "`run`, `exec`, `wait` for one: the job's own code is not known",
+    ExitCode.CANNOT_EXECUTE: "`run`, `exec`: the program cannot be executed",
+    ExitCode.NO_SUCH_PROGRAM: "`run`, `exec`: the program is not there",
     ExitCode.INTERRUPTED: "interrupted",
 }
 # Stands with the table.
-JOBS_OWN = "`run`, and `wait` for one job, end with the job's own code, 128+N for signal N."
+JOBS_OWN = "`run`, `exec`, and `wait` for one job, end with the job's own code, 128+N for signal N."
 
 
 def codes_text() -> str:

@@ -19,6 +19,7 @@ from jobworker.cli.suggestions import SuggestingGroup
 _COMMANDS = {
     "start": ("commands.start", "start"),
     "run": ("commands.run", "run"),
+    "exec": ("commands.exec", "exec_in_job"),
     "attach": ("commands.attach", "attach"),
     "send": ("commands.send", "send"),
     "stop": ("commands.stop", "stop"),

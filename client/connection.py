@@ -62,6 +62,12 @@ class Service:
             reply: pb.StartResponse = self._stub.Start(request, timeout=PROMPT_SECONDS)
         return reply
 
+    def exec(self, request: pb.ExecRequest) -> pb.StartResponse:
+        """Start a job within another."""
+        with calling():
+            reply: pb.StartResponse = self._stub.Exec(request, timeout=PROMPT_SECONDS)
+        return reply
+
     def stop(self, request: pb.StopRequest) -> pb.StopResponse:
         """End a job; without `noWait`, return when it has ended."""
         seconds = PROMPT_SECONDS if request.noWait else None

@@ -24,7 +24,8 @@ class JobStatus:
     The end of the `command` is left out where `command_cut`. Of the `output_bytes`
     written, those before `output_begin` are not kept. `user` is the Unix user it
     runs as; `user_shared`, that all jobs do. A stop begins with `stop_signal` to the
-    whole `tree` or the `main` process (`stop_mode`). A list has no `usage`.
+    whole `tree` or the `main` process (`stop_mode`). It runs within the job `inside`, if
+    one is named there. A list has no `usage`.
     """
 
     id: str
@@ -52,6 +53,7 @@ class JobStatus:
     limits: pb.Limits
     usage: pb.Usage | None
     request: pb.StartRequest
+    inside: str | None
     detail: str
 
     @property
@@ -90,6 +92,7 @@ def read_job(status: pb.QueryStatusResponse) -> JobStatus:
         limits=status.limits,
         usage=status.usage if status.HasField("usage") else None,
         request=status.request,
+        inside=status.inside or None,
         detail=status.detail,
     )
 

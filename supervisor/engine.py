@@ -70,7 +70,10 @@ class Engine(Protocol):
         """Tell these from here on what becomes of jobs. To be called first."""
 
     def place(self, request: Request) -> Request:
-        """The request with all that it left open. Raises InvalidRequest and CannotPlace."""
+        """The request with all that it left open.
+
+        Raises InvalidRequest and CannotPlace; AlreadyEnded for one within a job that has.
+        """
 
     def prepare(self, job: Job) -> None:
         """Note in a job that is about to be recorded by what its start is found again.

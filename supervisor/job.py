@@ -195,7 +195,8 @@ class Request:
     (no `cwd`, some limit, an unspecified profile) has been decided once the job
     is on record; `account` None stands for the service's own user. `asked` is
     the start_keys.fingerprint of what was asked for under the `request_id`. With
-    `login` the user's login shell executes it.
+    `login` the user's login shell executes it. `inside` is the job in whose place it
+    runs, or empty.
     """
 
     id: str
@@ -217,6 +218,7 @@ class Request:
     input: Input = Input.NONE
     terminal: Terminal = NO_TERMINAL
     on_disconnect: OnDisconnect = OnDisconnect.KEEP
+    inside: str = ""
 
     @property
     def takes_input(self) -> bool:

@@ -1,8 +1,9 @@
 """What a new job takes: the options of `start` and `run`, and the request they amount to."""
 
+import functools
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 import click
 
@@ -54,6 +55,22 @@ def job_options(command: Command) -> Command:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def options_within(command: Command) -> Command:
+    """Add what a job within another takes; passed on as the items of JobOptions, all of them.
+
+    What is the other job's is as if nobody had asked.
+    """
+
+    @functools.wraps(command)
+    def completed(*arguments: Any, **given: Any) -> Any:
+        return command(*arguments, **{**_OF_THE_OTHER, **given})
+
+    within: Any = completed
+    for option in reversed((*_PROGRAM, *_OUTPUT, *_KEY)):
+        within = option(within)
+    return cast("Command", within)
 
 
 def stdin_option(command: Command) -> Command:
@@ -110,7 +127,7 @@ _STOP_OPTIONS = (
     ),
 )
 
-_OPTIONS = (
+_PROGRAM = (
     click.argument("words", metavar="COMMAND [ARGUMENT]...", nargs=-1, required=True),
     click.option(
         "--env",
@@ -143,6 +160,9 @@ _OPTIONS = (
     click.option(
         "--timeout", type=Seconds(), default=0, metavar="TIME", help="Stop it after so long."
     ),
+)
+# What a job within another has of that one.
+_PLACE = (
     click.option("--memory", type=Bytes(), default=0, metavar="SIZE", help="Its most memory."),
     click.option(
         "--cpus",
@@ -174,6 +194,21 @@ _OPTIONS = (
         help="private: it sees its own processes, /tmp and home alone.",
     ),
     click.option("--no-network", is_flag=True, help="No network but a loopback of its own."),
+    click.option(
+        "--tenant", default="", help="Start it for this tenant, one of your certificate's."
+    ),
+)
+_OF_THE_OTHER = {
+    "memory": 0,
+    "cpus": None,
+    "processes": None,
+    "open_files": None,
+    "io_weight": None,
+    "isolation": None,
+    "no_network": False,
+    "tenant": "",
+}
+_OUTPUT = (
     click.option(
         "--output-limit", type=Bytes(), default=0, metavar="SIZE", help="Keep so much output."
     ),
@@ -207,9 +242,8 @@ _OPTIONS = (
         help="When `run` or `attach` is cut off from it for 30 s: it goes on (keep), gets SIGHUP "
         "(hup), or is stopped.",
     ),
-    click.option(
-        "--tenant", default="", help="Start it for this tenant, one of your certificate's."
-    ),
+)
+_KEY = (
     click.option(
         "--request-id",
         default="",
@@ -218,6 +252,7 @@ _OPTIONS = (
         "something else under it is refused, for a day at least.",
     ),
 )
+_OPTIONS = (*_PROGRAM, *_PLACE, *_OUTPUT, *_KEY)
 
 
 def start_request(job: JobOptions, *, stored: bool = False) -> "pb.StartRequest":

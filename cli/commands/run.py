@@ -1,10 +1,11 @@
 """`jobworker run`: a job in the foreground, as if it were started here."""
 
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Never, Unpack
+from typing import TYPE_CHECKING, Never, TypedDict, Unpack
 
 import click
 
@@ -22,7 +23,13 @@ from jobworker.cli.commands.foreground import (
     follow_in_thread,
     signals_to,
 )
-from jobworker.cli.commands.new_job import AS_TYPED, JobOptions, job_options, start_request
+from jobworker.cli.commands.new_job import (
+    AS_TYPED,
+    Command,
+    JobOptions,
+    job_options,
+    start_request,
+)
 from jobworker.cli.commands.start import start_job
 from jobworker.cli.errors import CliError, CutOff, ExitCode, RequestFailed, failure, tell
 from jobworker.cli.keyboard import DETACH_KEYS, Keys, has_something, is_terminal
@@ -34,25 +41,47 @@ if TYPE_CHECKING:
     from jobworker.client.connection import Service
     from jobworker.client.input import InputSender
     from jobworker.client.messages import JobStatus
+    from jobworker.proto import workerservice_pb2 as pb
+
+
+class ForegroundOptions(TypedDict):
+    """The values of `foreground_options`."""
+
+    merge: bool
+    wait_output: bool
+    detach_keys: bytes
+    output: OutputFormat
+
+
+def foreground_options(command: Command) -> Command:
+    """Add what a job in the foreground takes; passed on as the items of ForegroundOptions."""
+    for option in reversed(_FOREGROUND):
+        command = option(command)
+    return command
+
+
+_FOREGROUND = (
+    click.option("--merge", is_flag=True, help="What comes on stderr to stdout, too."),
+    click.option(
+        "--wait-output",
+        is_flag=True,
+        help="Wait for what it leaves behind, too, as long as that can write.",
+    ),
+    click.option(
+        "--detach-keys",
+        type=Keys(),
+        default=DETACH_KEYS,
+        show_default=True,
+        metavar="KEYS",
+        help="On a terminal, leave the job and let it go on; within a second.",
+    ),
+    output_option,
+)
 
 
 @click.command(context_settings=AS_TYPED)
 @job_options
-@click.option("--merge", is_flag=True, help="What comes on stderr to stdout, too.")
-@click.option(
-    "--wait-output",
-    is_flag=True,
-    help="Wait for what it leaves behind, too, as long as that can write.",
-)
-@click.option(
-    "--detach-keys",
-    type=Keys(),
-    default=DETACH_KEYS,
-    show_default=True,
-    metavar="KEYS",
-    help="On a terminal, leave the job and let it go on; within a second.",
-)
-@output_option
+@foreground_options
 @click.pass_context
 @client_command
 def run(
@@ -79,33 +108,52 @@ def run(
     127, as a shell does, if its program cannot be executed or is not there, and
     with 4 if your certificate ends meanwhile: then the job goes on.
     """
+    check_stdin(job)
+    request = start_request(job)
+    way = ForegroundOptions(
+        merge=merge, wait_output=wait_output, detach_keys=detach_keys, output=output
+    )
+    code = in_foreground(service, job, request, lambda: start_job(service, request), way)
+    context.exit(code)
+
+
+def in_foreground(
+    service: "Service",
+    job: JobOptions,
+    request: "pb.StartRequest",
+    begin: "Callable[[], pb.StartResponse]",
+    way: ForegroundOptions,
+) -> int:
+    """Have a job begin by the request, attend to it to its end, and return what to end with.
+
+    That is 0 where the user has left it.
+    """
     from jobworker.cli.display.job import check_known, job_json
     from jobworker.cli.display.sink import JsonSink, RawSink
     from jobworker.proto import workerservice_pb2 as pb
 
-    as_json = output == "json"
-    check_stdin(job)
+    as_json = way["output"] == "json"
+    merge = way["merge"]
     events: Events = SimpleQueue()
-    request = start_request(job)
     follow_in_thread(
         service,
         events,
-        lambda: start_job(service, request).jobID,
+        lambda: begin().jobID,
         pb.GetOutputRequest(
-            raw=True, streams=as_json or not merge, detail=as_json, untilExit=not wait_output
+            raw=True, streams=as_json or not merge, detail=as_json, untilExit=not way["wait_output"]
         ),
         lambda job: JsonSink({"job": job}) if as_json else RawSink(merge),
     )
     typing = None
     attends = job["on_disconnect"] not in (None, "keep") and not job["interactive"]
     if job["interactive"]:
-        typing = Typing(service, events, terminal=job["tty"], keys=detach_keys)
+        typing = Typing(service, events, terminal=job["tty"], keys=way["detach_keys"])
     try:
         with signals_to(events):
             attended = _Attended(service, request.requestID, typing, events, attends=attends)
             ended = attended.attend()
             if ended is None:
-                context.exit(0)
+                return 0
             check_known(ended)
     except CliError as error:
         raise CliError(str(error), _exit_code(error)) from error
@@ -116,7 +164,7 @@ def run(
         )
     if as_json:
         click.echo(job_json(ended))
-    context.exit(ended.exit_code or 0)
+    return ended.exit_code or 0
 
 
 def _exit_code(error: CliError) -> ExitCode:

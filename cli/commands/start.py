@@ -39,6 +39,11 @@ def start(
     reply = start_job(service, start_request(job, stored=stdin is not None))
     if stdin is not None:
         _store(service, reply.jobID, stdin)
+    tell_started(service, reply, output)
+
+
+def tell_started(service: "Service", reply: "pb.StartResponse", output: OutputFormat) -> None:
+    """Say which job has been started."""
     told = reply.jobID
     if output == "json":
         from jobworker.cli.display.job import known_json

@@ -88,6 +88,7 @@ def job_text(job: JobStatus, now: datetime) -> str:
         "PID": "" if job.ended else str(job.pid),
         "Owner": f"{job.owner} (tenant {job.tenant})" if job.tenant else job.owner,
         "Directory": job.working_directory,
+        "Within": f"job {job.inside}" if job.inside else "",
         "Started": _when(job.created_at, now),
         "Ended": _when(job.ended_at, now),
         "Took": span_text(ended - job.created_at) if job.created_at and job.ended else "",

@@ -75,6 +75,7 @@ def status_message(job: JobSnapshot) -> pb.QueryStatusResponse:
         stopSignal=job.request.stopSignal,
         stopMode=job.request.stopMode,
         request=job.request,
+        inside=job.inside,
     )
     if job.state is State.ENDED:
         message.endedAt.CopyFrom(timestamp(job.ended_ns))

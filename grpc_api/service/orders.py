@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import grpc
+
 from jobworker.authz.identity import Identity
 from jobworker.grpc_api.config import OutputLimits, QuotasConfig
 from jobworker.grpc_api.guard.access import argv_of_start, tenant_of_start
+from jobworker.grpc_api.guard.refusal import Refusal, invalid
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
-from jobworker.supervisor import SupervisorConfig, to_bytes
+from jobworker.supervisor import JobSnapshot, SupervisorConfig, to_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +24,10 @@ class StartOrders:
     # Why nothing new is started now; empty for no reason.
     drained: Callable[[], str] = str
 
-    def order(self, identity: Identity, job_id: str, request: pb.StartRequest) -> ipc.Start:
-        """The order to start this under `job_id`. Raises Refusal."""
+    def order(
+        self, identity: Identity, job_id: str, request: pb.StartRequest, inside: str = ""
+    ) -> ipc.Start:
+        """The order to start this under `job_id`, within a job if need be. Raises Refusal."""
         tenant = tenant_of_start(identity, request.tenant)
         asked = pb.StartRequest()
         asked.CopyFrom(request)
@@ -37,7 +42,28 @@ class StartOrders:
             user_quota=self.quotas.of_user(identity.common_name).message(),
             tenant_quota=self.quotas.of_tenant(tenant).message(),
             drained=self.drained(),
+            inside=inside,
         )
+
+
+def start_within(
+    other: JobSnapshot, identity: Identity, request: pb.StartRequest
+) -> pb.StartRequest:
+    """What is asked for within a job, for that one's tenant. Raises Refusal."""
+    if other.owner != identity.common_name:
+        # Its user would be another's, and the record the caller's.
+        raise Refusal(
+            grpc.StatusCode.PERMISSION_DENIED,
+            "DENIED",
+            f"exec refused to cn={identity.common_name}: job {other.id} is {other.owner}'s, "
+            "and only within one's own jobs others are started",
+        )
+    if request.tenant not in ("", other.tenant):
+        raise invalid("start.tenant", f"job {other.id} is of tenant {other.tenant!r}")
+    asked = pb.StartRequest()
+    asked.CopyFrom(request)
+    asked.tenant = other.tenant
+    return asked
 
 
 def _as_exact_bytes(request: pb.StartRequest) -> None:

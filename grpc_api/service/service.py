@@ -12,13 +12,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from jobworker.grpc_api.config import OutputLimits, QuotasConfig
 from jobworker.grpc_api.guard.access import Access
 from jobworker.grpc_api.guard.audit_trail import Session
+from jobworker.grpc_api.guard.fields import check_fields
 from jobworker.grpc_api.guard.guard import current_call
 from jobworker.grpc_api.guard.refusal import invalid
 from jobworker.grpc_api.service.can_i import can_i, rights
 from jobworker.grpc_api.service.forward import Carried, carry
 from jobworker.grpc_api.service.input import Inputs
 from jobworker.grpc_api.service.messages import status_message, stop_way
-from jobworker.grpc_api.service.orders import StartOrders
+from jobworker.grpc_api.service.orders import StartOrders, start_within
 from jobworker.grpc_api.service.output import TEXT_BYTES, as_bytes, as_text, selection
 from jobworker.grpc_api.service.prune import prune, would_prune
 from jobworker.proto import ipc_pb2 as ipc
@@ -60,6 +61,20 @@ class WorkerService(WorkerServiceServicer):
         call = current_call()
         order = self._orders.order(call.identity, call.job_id, request)
         job = await self._supervisor.start(order)
+        return pb.StartResponse(jobID=job.id, pid=job.pid, success=True)
+
+    async def Exec(self, request: pb.ExecRequest, context: _Context) -> pb.StartResponse:
+        call, other = current_call(), _job()
+        start = start_within(other, call.identity, request.start)
+        job_id = await self._supervisor.new_id()
+        verdict = self._access.judge_start(call.identity, start, job_id)
+        call.record(verdict)
+        if verdict.error is not None:
+            raise verdict.error
+        check_fields(start)
+        job = await self._supervisor.start(
+            self._orders.order(call.identity, job_id, start, inside=other.id)
+        )
         return pb.StartResponse(jobID=job.id, pid=job.pid, success=True)
 
     async def Stop(self, request: pb.StopRequest, context: _Context) -> pb.StopResponse:

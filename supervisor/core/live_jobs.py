@@ -36,6 +36,8 @@ class LiveJobs:
         self._emptied = emptied
         self._by_id: dict[str, LiveJob] = {}
         self._by_subject: defaultdict[Subject, dict[str, LiveJob]] = defaultdict(dict)
+        # Those that run within another, by that one's ID.
+        self._inside: defaultdict[str, dict[str, LiveJob]] = defaultdict(dict)
         self._sweeping = False
 
     def add(self, live: LiveJob) -> None:
@@ -43,6 +45,8 @@ class LiveJobs:
         self._by_id[live.job.id] = live
         for subject in subjects_of(live.job.request):
             self._by_subject[subject][live.job.id] = live
+        if live.job.request.inside:
+            self._inside[live.job.request.inside][live.job.id] = live
 
     def get(self, job_id: str) -> LiveJob | None:
         """The job of this ID, if it has something left to do."""
@@ -51,6 +55,10 @@ class LiveJobs:
     def of(self, subject: Subject) -> Collection[LiveJob]:
         """The jobs of a user or a tenant."""
         return self._by_subject[subject].values() if subject in self._by_subject else ()
+
+    def inside(self, job_id: str) -> Collection[LiveJob]:
+        """The jobs that run within this one."""
+        return list(self._inside[job_id].values()) if job_id in self._inside else ()
 
     def __iter__(self) -> Iterator[LiveJob]:
         return iter(list(self._by_id.values()))
@@ -93,6 +101,7 @@ class LiveJobs:
         if self._by_id.get(live.job.id) is live:
             del self._by_id[live.job.id]
             self._forget_subjects(live)
+            self._forget_inside(live)
             self._engine.forget(live.job)
         if not self._by_id:
             self._emptied()
@@ -103,6 +112,13 @@ class LiveJobs:
             del jobs[live.job.id]
             if not jobs:
                 del self._by_subject[subject]
+
+    def _forget_inside(self, live: LiveJob) -> None:
+        other = live.job.request.inside
+        if other in self._inside:
+            self._inside[other].pop(live.job.id, None)
+            if not self._inside[other]:
+                del self._inside[other]
 
     def _sweep_later(self) -> None:
         if not self._sweeping:

@@ -338,7 +338,12 @@ class Supervisor:
         why: Reason = Reason.STOPPED,
         way: StopWay = AS_EVER,
     ) -> None:
-        """End the job's tree, with `grace` seconds or the job's own, and so for the way."""
+        """End the job's tree, with `grace` seconds or the job's own, and so for the way.
+
+        What runs within it is part of that, and ends for the same reason.
+        """
+        for inner in self.jobs.inside(live.job.id):
+            self.stop(inner, grace, why, way)
         seconds = live.job.request.grace if grace is None else grace
         if live.job.state is State.STARTING:
             live.stop_after_start = (seconds, way)

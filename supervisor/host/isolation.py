@@ -14,7 +14,6 @@ from typing import NamedTuple
 import msgspec
 
 from jobworker.supervisor.errors import CannotPlace
-from jobworker.supervisor.host import inside
 from jobworker.supervisor.host.users import Account
 
 # Not the tenant's PATH: what is found there runs outside the isolation.
@@ -167,33 +166,3 @@ def private_options(
         options += ["--dir", shared_home]
     options += ["--cap-drop", "ALL", "--chdir", cwd]
     return options
-
-
-def program_of(wrapper: int) -> int | None:
-    """The PID of the program that runs below a private job's main process; None if there is none.
-
-    /proc/PID/task/TID/children (proc(5)) has the oldest child first.
-    """
-    first = _first_in(wrapper)
-    # Of a job that was started without a teller, it is the program.
-    return _first_child(first) if first is not None and inside.is_teller(first) else first
-
-
-def told_by(wrapper: int) -> int:
-    """Where the teller below a private job's main process tells the end; -1 if there is none."""
-    first = _first_in(wrapper)
-    return -1 if first is None else inside.told_of(first)
-
-
-def _first_in(wrapper: int) -> int | None:
-    """What bubblewrap has executed in the sandbox."""
-    inner = _first_child(wrapper)
-    return None if inner is None else _first_child(inner)
-
-
-def _first_child(pid: int) -> int | None:
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return None
-    return int(children[0]) if children else None

@@ -80,6 +80,7 @@ def job_message(job: Job, *, gone: bool, lived_ns: int = 0, most: int = MAX_ARGV
         user=job.request.account.name if job.request.account else SERVICE_USER,
         user_shared=job.request.account is None,
         request=request_message(job.request),
+        inside=job.request.inside,
     )
 
 

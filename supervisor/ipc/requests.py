@@ -343,6 +343,7 @@ def check_start(order: ipc.Start) -> job.Request:
         input=_input_mode(asked.input),
         terminal=_terminal(asked),
         on_disconnect=_on_disconnect(asked.onDisconnect),
+        inside=_job_id(order.inside) if order.inside else "",
     )
 
 

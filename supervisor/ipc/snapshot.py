@@ -29,6 +29,7 @@ class JobSnapshot:
     `request` is what holds of all that was asked for, in the contract's words: limits,
     isolation and stop, too, but without what else is told here. `unrecorded` says that
     the job has changed since, and that this could not be put on record, as on a full disk.
+    `inside` is the job in whose place it runs, or empty.
     """
 
     id: str
@@ -56,6 +57,7 @@ class JobSnapshot:
     user_shared: bool
     request: pb.StartRequest
     unrecorded: bool
+    inside: str
 
     @property
     def ended(self) -> bool:
@@ -119,4 +121,5 @@ class JobSnapshot:
             user_shared=job.user_shared,
             request=asked,
             unrecorded=job.unrecorded,
+            inside=job.inside,
         )

@@ -48,6 +48,7 @@ _WORDS = {
     "argv": "command",
     "cwd": "working directory",
     "grace": "grace period",
+    "inside": "job that it runs in",
     "login": "login environment",
     "profile": "isolation",
     "stop": "way to stop",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jobworker.supervisor.config import SupervisorConfig
 from jobworker.supervisor.engine import Exit, Reports
-from jobworker.supervisor.errors import CannotPlace, SupervisorError
+from jobworker.supervisor.errors import AlreadyEnded, CannotPlace, NotRunning, SupervisorError
 from jobworker.supervisor.host import accounting
 from jobworker.supervisor.host.accounting import ExitUsage, Usage
 from jobworker.supervisor.host.cgroup import Cgroup, JobCgroups
@@ -126,7 +126,15 @@ class LocalEngine:
                 "this service was upgraded under running jobs, and its keeper, which is older, "
                 "cannot give a job input: that takes a restart of the service"
             )
-        return self._placement.place(request)
+        if not request.inside:
+            return self._placement.place(request)
+        other = self._jobs.get(request.inside)
+        if other is None or not other.main_lives():
+            raise AlreadyEnded(f"job {request.inside} has ended: nothing starts within it")
+        if other.job.state is not State.RUNNING:
+            state = other.job.state.name.lower()
+            raise NotRunning(f"job {request.inside} is {state}: nothing starts within it")
+        return self._placement.place_inside(request, other.job.request)
 
     def prepare(self, job: Job) -> None:
         """As in Engine."""
@@ -135,7 +143,7 @@ class LocalEngine:
                 "this host cannot keep the job's output: the service's output directory is "
                 "missing or not writable; tell its administrator"
             )
-        self._launches.prepare(job)
+        self._launches.prepare(job, self._jobs.get(job.request.inside))
 
     def launch(self, job: Job) -> None:
         """As in Engine."""
@@ -153,6 +161,7 @@ class LocalEngine:
         keep = Keep(self._config.segment_bytes, rotate)
         output = OutputPipes(Recorder(self._output / job.id, keep, new=new))
         self._jobs[job.id] = local = LocalJob(job, Whereabouts.of(job), output)
+        local.other = self._jobs.get(job.request.inside)
         return local
 
     def _born(self, local: LocalJob) -> None:
@@ -212,6 +221,8 @@ class LocalEngine:
         self._kept.clear()
         end_survivors(lost)
         in_use = {local.where.cgroup for local in self._jobs.values()}
+        # What runs within a job has its own below that one's.
+        in_use |= {os.path.dirname(cgroup) for cgroup in in_use}  # noqa: PTH120 - texts
         for cgroup in self._cgroups.jobs() if self._cgroups is not None else ():
             if str(cgroup.directory) not in in_use:
                 self._remove(cgroup)
@@ -344,7 +355,10 @@ class LocalEngine:
     def usage(self, job: Job) -> Usage:
         """As in Engine."""
         local = self._jobs.get(job.id)
-        return local.usage(self._placement.controllers) if local is not None else job.usage
+        if local is None:
+            return job.usage
+        # Only the cgroup that it is below has those.
+        return local.usage(() if job.request.inside else self._placement.controllers)
 
     def vacant(self, job: Job) -> bool | None:
         """As in Engine."""

@@ -13,6 +13,9 @@ from jobworker.supervisor.local.main_process import MainProcess
 from jobworker.supervisor.local.orders import Orders
 from jobworker.supervisor.local.placement import Placement
 
+# How soon a sandbox that was being made is looked at again.
+_SANDBOX_SECONDS = 0.01
+
 
 class Launches:
     """The launches in progress. Calls `executed` or `failed` once for each, unless it is ended.
@@ -41,13 +44,24 @@ class Launches:
         self._executed = executed
         self._failed = failed
 
-    def prepare(self, job: Job) -> None:
-        """Note in the record where the job's process will be looked for."""
+    def prepare(self, job: Job, other: LocalJob | None) -> None:
+        """Note in the record where the job's process will be looked for.
+
+        Below the cgroup of the `other` within which it runs: what holds for that, holds for it.
+        """
         directory = self._placement.cgroup_of(job.id)
+        if other is not None:
+            directory = str(other.cgroup.directory / job.id) if other.cgroup is not None else ""
         Whereabouts(cgroup=directory, keeper=self._keeper.identity).note_in(job)
 
     def begin(self, local: LocalJob) -> None:
         """Ask the keeper for the job's process; it makes one, however often it is asked."""
+        self._order(local, self._loop.time() + self._start_seconds)
+
+    def _order(self, local: LocalJob, until: float) -> None:
+        if local.job.state is not State.STARTING:
+            # Given up, while it waited for the sandbox that it is to enter.
+            return
         step = "prepare"
         try:
             if local.cgroup is not None:
@@ -55,9 +69,16 @@ class Launches:
                 with contextlib.suppress(FileExistsError):
                     local.cgroup.directory.mkdir()
                 step = "keep the job's limits"
-                local.cgroup.limit(local.job.request.limits, self._placement.controllers)
-            step = "prepare"
+                if local.other is None:
+                    local.cgroup.limit(local.job.request.limits, self._placement.controllers)
+            step = "enter the job" if local.other is not None else "prepare"
             self._orders.order(local)
+        except BlockingIOError as error:
+            if local.other is None or self._loop.time() > until:
+                self._fail(local, _failure(step, error))
+            else:
+                self._loop.call_later(_SANDBOX_SECONDS, self._order, local, until)
+            return
         except OSError as error:
             self._fail(local, _failure(step, error))
             return

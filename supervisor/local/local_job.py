@@ -80,6 +80,8 @@ class LocalJob:
     screen: Screen | None = None
     # Its tree may stand still for a pause.
     held: bool = False
+    # The one within which it runs.
+    other: "LocalJob | None" = None
 
     @property
     def root(self) -> JobRoot:

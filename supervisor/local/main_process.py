@@ -7,7 +7,7 @@ import signal
 from dataclasses import dataclass
 
 from jobworker.supervisor.host import inside
-from jobworker.supervisor.host.isolation import program_of, told_by
+from jobworker.supervisor.host.inside import program_of, told_by
 from jobworker.supervisor.host.tree import signal_process
 
 

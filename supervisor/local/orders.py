@@ -1,6 +1,7 @@
 """Asking the keeper for a job's process."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -8,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from jobworker.supervisor.host.inside import Entrance, open_entrance
 from jobworker.supervisor.job import Input, Request
 from jobworker.supervisor.keeper import packets
 from jobworker.supervisor.local.inbox import Inbox
@@ -27,7 +29,10 @@ class Orders(Protocol):
     """Makes a job's pipes and its launch, and has its process made."""
 
     def order(self, local: LocalJob) -> None:
-        """Do so. Raises OSError, and has made nothing then."""
+        """Do so. Raises OSError, and has made nothing then.
+
+        BlockingIOError while the sandbox that it is to enter is being made.
+        """
 
     def resumed(self, local: LocalJob, report: int) -> Launch:
         """The launch of a job whose process there is, ordered by another supervisor."""
@@ -67,8 +72,8 @@ class Births:
 
     def order(self, local: LocalJob) -> None:
         """As in Orders."""
-        spec = self._placement.spec(local.job.request)
         with ExitStack() as ends, ExitStack() as undo:
+            spec = self._placement.spec(local.job.request, self._entrance(local, ends))
             made = program_for(spec)
             ends.callback(packets.close_all, made.files)
             program = made.program.to_memfd()
@@ -90,6 +95,19 @@ class Births:
             undo.pop_all()
         self._connect(local, files.stdout, files.stderr, files.more)
         local.launch = Launch(report, local.job.request)
+
+    def _entrance(self, local: LocalJob, ends: ExitStack) -> Entrance | None:
+        """The way to the other job's sandbox, if there is one; it is closed with the stack."""
+        if not local.job.request.inside:
+            return None
+        if local.other is None or local.other.main is None:
+            # Never outside for want of it.
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+        if not local.other.private:
+            return None
+        entrance = open_entrance(local.other.main.pid)
+        ends.callback(os.close, entrance.pidfd)
+        return entrance
 
     def _files(self, request: Request, reading: ExitStack, writing: ExitStack) -> Files:
         """What is ours is closed with the first of the stacks, what is the job's with the other."""

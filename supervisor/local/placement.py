@@ -5,10 +5,14 @@ import resource
 from dataclasses import replace
 from posixpath import join
 
+import msgspec
+
 from jobworker.supervisor.config import SupervisorConfig
+from jobworker.supervisor.errors import CannotPlace, InvalidRequest
 from jobworker.supervisor.host.cgroup import JobCgroups
+from jobworker.supervisor.host.inside import Entrance, can_enter
 from jobworker.supervisor.host.isolation import Profile, bubblewrap, check_fits, private_options
-from jobworker.supervisor.host.limits import check_kept
+from jobworker.supervisor.host.limits import FIELDS, MAX_BYTES, check_kept
 from jobworker.supervisor.host.tree import TOKEN_VARIABLE, mark_of
 from jobworker.supervisor.host.user_mapping import Users
 from jobworker.supervisor.host.users import (
@@ -22,6 +26,9 @@ from jobworker.supervisor.local.programs import Spec
 # Below so many bytes of memory, execve(2) itself may need more than the job has, and
 # the kernel would end all who share memory with it.
 _ENOUGH_TO_EXECUTE = 64 * 1024 * 1024
+# What is left of the memory of a job within which something else starts, nobody knows.
+_ANY = MAX_BYTES + 1
+_OF_THE_OTHER = "what runs within a job has that job's, and can have no other"
 
 
 class Placement:
@@ -65,12 +72,38 @@ class Placement:
             cwd=join(self._home(account), asked.cwd).rstrip("/") or "/",
         )
 
+    def place_inside(self, asked: Request, other: Request) -> Request:
+        """The request as it holds within another job. Raises InvalidRequest and CannotPlace."""
+        # Unlike the rest, a timeout is of one program, whatever holds for the other.
+        timeout = self._config.limits.resolve(asked.limits, asked.tenant).timeout
+        for name, wanted in msgspec.structs.asdict(asked.limits).items():
+            if wanted and name != "timeout":
+                raise InvalidRequest(f"limit of {name}: {_OF_THE_OTHER}", FIELDS[name])
+        if asked.profile is not Profile.UNSPECIFIED:
+            raise InvalidRequest(f"isolation: {_OF_THE_OTHER}", "isolation")
+        if not asked.network:
+            raise InvalidRequest(f"network: {_OF_THE_OTHER}", "noNetwork")
+        if other.profile is Profile.PRIVATE and not can_enter():
+            raise CannotPlace(
+                "this host cannot start a program within an isolated job: job-worker was "
+                "installed without a C compiler"
+            )
+        return replace(
+            asked,
+            account=other.account,
+            limits=msgspec.structs.replace(other.limits, timeout=timeout),
+            profile=other.profile,
+            network=other.network,
+            environment={**other.environment, **asked.environment},
+            cwd=join(other.cwd, asked.cwd).rstrip("/") or "/",
+        )
+
     def _home(self, account: Account | None) -> str:
         account = account or self._service
         return account.home if account.owns_home() else self._config.working_directory
 
-    def spec(self, request: Request) -> Spec:
-        """What to execute, and how."""
+    def spec(self, request: Request, entrance: Entrance | None = None) -> Spec:
+        """What to execute, and how; with an `entrance`, in the sandbox that it leads to."""
         account = request.account
         environment = {
             **({} if account else self._service.environment()),
@@ -88,9 +121,10 @@ class Placement:
             (account.uid, account.gid, list(account.groups)) if account else None,
             self._resource_limits(request),
             self._config.no_new_privileges,
-            self._sandbox(request),
-            apart=0 < request.limits.memory < _ENOUGH_TO_EXECUTE,
+            () if request.inside else self._sandbox(request),
+            apart=0 < request.limits.memory < (_ANY if request.inside else _ENOUGH_TO_EXECUTE),
             terminal=request.terminal.rows > 0,
+            entrance=entrance,
         )
 
     def _login(self, account: Account | None) -> tuple[str, ...]:

@@ -1,18 +1,22 @@
 """From a job's request to the program that the keeper is to execute, or its sandbox."""
 
+import errno
 import os
 from contextlib import ExitStack
 from typing import NamedTuple
 
 from jobworker.supervisor.exact_text import to_bytes
 from jobworker.supervisor.host import inside
+from jobworker.supervisor.host.inside import Entrance
 from jobworker.supervisor.host.tree import TOKEN_VARIABLE
 from jobworker.supervisor.keeper.program import Program, in_memory
 
 # Variables that the dynamic loader acts on (ld.so(8)): the program's alone.
 _LOADERS = ("LD_", "GLIBC_TUNABLES", "MALLOC_")
-# The numbers that the files of a sandbox have in it, behind stdin, stdout and stderr.
+# The numbers that the files of a sandbox have in it, behind stdin, stdout and stderr; what
+# enters one has the way in place of the options.
 _OPTIONS, _TELLER, _TOLD = 3, 4, 5
+_ENTRANCE = _OPTIONS
 
 
 class Spec(NamedTuple):
@@ -20,8 +24,9 @@ class Spec(NamedTuple):
 
     `credentials` are (user ID, group ID, all group IDs), None to stay who we
     are; `resource_limits` pairs of a resource and its limit (setrlimit(2)).
-    `sandbox` is bubblewrap and its options, or empty. What is not UTF-8 in the
-    texts are lone surrogates. `apart` and `terminal` as in Program.
+    `sandbox` is bubblewrap and its options, or empty; `entrance`, which stays the
+    caller's, the way into one that is there. What is not UTF-8 in the texts are lone
+    surrogates. `apart` and `terminal` as in Program.
     """
 
     argv: list[str]
@@ -34,6 +39,7 @@ class Spec(NamedTuple):
     sandbox: tuple[str, ...] = ()
     apart: bool = False
     terminal: bool = False
+    entrance: Entrance | None = None
 
 
 class Made(NamedTuple):
@@ -63,7 +69,37 @@ def program_for(spec: Spec) -> Made:
         apart=spec.apart,
         terminal=spec.terminal,
     )
+    if spec.entrance is not None:
+        return _entering(program, spec, spec.entrance)
     return _inside(program, spec) if spec.sandbox else Made(program)
+
+
+def _entering(program: Program, spec: Spec, entrance: Entrance) -> Made:
+    """The same in the sandbox of another job. Raises OSError where the way is not to be had."""
+    teller = inside.new_teller()
+    if teller is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    with ExitStack() as undo:
+        undo.callback(os.close, teller)
+        told = inside.new_told()
+        undo.callback(os.close, told)
+        way = os.dup(entrance.pidfd)
+        undo.pop_all()
+    itself = b"/proc/self/fd/%d" % _TELLER
+    how = (b"--enter", b"%d" % _ENTRANCE, b"%d" % entrance.namespaces, b"%d" % spec.terminal)
+    own = [_variable(name, spec.env[name]) for name in _loaders(spec)]
+    argv = (itself, b"%d" % _TOLD, b"%d" % _TELLER, *how, program.cwd, *own, b"--", *program.argv)
+    loaders = tuple(name.encode() for name in _LOADERS)
+    entering = program._replace(
+        paths=(itself,),
+        argv=argv,
+        # Not those that would have the tenant's code run outside.
+        environment=tuple(one for one in program.environment if not one.startswith(loaders)),
+        # What is there inside may not be there outside.
+        cwd=b"/",
+        terminal=False,
+    )
+    return Made(entering, (way, teller, told))
 
 
 def _inside(program: Program, spec: Spec) -> Made:

@@ -37,7 +37,7 @@ def test_a_misspelt_command_suggests_what_was_meant(typed: str, meant: str | Non
         (["ca", "isue"], "no such command 'isue'; did you mean 'issue'?"),
         (["policy", "chekc"], "no such command 'chekc'; did you mean 'check'?"),
         (["audit", "xyzzy"], "no such command 'xyzzy'; they are tail, verify"),
-        (["xyzzy"], "no such command 'xyzzy'; they are start, run, attach"),
+        (["xyzzy"], "no such command 'xyzzy'; they are start, run, exec"),
     ],
 )
 def test_it_is_told_in_groups_too(words: list[str], said: str) -> None:

@@ -189,3 +189,23 @@ def test_variables_do_not_reach_bubblewrap(alice: Tenant) -> None:
     # The complaint is the job's own program's, not one more of bubblewrap's.
     assert alice.output(job).count("/home/alice/lib.so") == 1
     assert alice.run('echo "$WORD"', environment={"WORD": "a b"}) == "a b\n"
+
+
+def test_a_program_within_a_private_job(alice: Tenant, bob: Tenant) -> None:
+    """As its user, who is nobody special in there, and sees what the job sees."""
+    job = alice.started("echo mine > /tmp/note; echo ready; exec sleep 1000")
+    script = (
+        "id -un; cat /tmp/note; grep -E '^Cap(Prm|Eff|Bnd)' /proc/self/status | cut -f2 | uniq;"
+        f"cat {HIDDEN_FILE} 2>&1; pwd; ls /proc | grep -c '^[0-9]'"
+    )
+    asked = pb.StartRequest(commandName="sh", Arguments=["-c", script])
+    inner = alice.worker.Exec(pb.ExecRequest(jobID=job, start=asked)).jobID
+    assert alice.wait(inner).user == "alice"
+    name, note, capabilities, hidden, home, count = alice.output(inner).splitlines()
+    assert (name, note, home) == ("alice", "mine", "/home/alice")
+    assert int(capabilities, 16) == 0
+    assert "No such file" in hidden
+    assert int(count) <= 8
+    with refused(grpc.StatusCode.NOT_FOUND):
+        bob.worker.Exec(pb.ExecRequest(jobID=job, start=asked))
+    alice.stop(job)

@@ -153,6 +153,21 @@ def test_usage_counts_what_nobody_waited_for(alice: Tenant) -> None:
     until(grown)
 
 
+def test_what_runs_within_a_job_has_its_limits(alice: Tenant) -> None:
+    """Both together: the job has taken 40 MiB of its 64."""
+    job = alice.started(TAKE, "40", limits=pb.Limits(memoryBytes=64 * MIB))
+
+    def within(script: str, *arguments: str) -> pb.QueryStatusResponse:
+        asked = pb.StartRequest(commandName="sh", Arguments=["-c", script, "sh", *arguments])
+        inner = alice.worker.Exec(pb.ExecRequest(jobID=job, start=asked)).jobID
+        return alice.wait(inner)
+
+    assert within("exit 3").exitCode == 3
+    assert alice.status(job).state == pb.JOB_STATE_RUNNING
+    assert within(TAKE, "40").signal == 9
+    assert alice.wait(job).endReason == pb.END_REASON_OUT_OF_MEMORY
+
+
 def test_without_cgroups_what_cannot_be_kept_is_refused() -> None:
     with server_of_root("  cgroup: 'off'\n") as server, tenant(server, "alice") as alice:
         for limits, name in (
