@@ -48,6 +48,7 @@ RUNNING = JobStatus(
     limits=pb.Limits(memoryBytes=2**20, cpus=0.5, openFiles=64),
     usage=None,
     request=pb.StartRequest(graceSeconds=5),
+    inside=None,
     detail="",
 )
 JOB_WITHOUT_TENANT = replace(RUNNING, id="0195-long", tenant="")

@@ -167,9 +167,10 @@ def test_nobody_is_named(tmp_path: Path) -> None:
 def test_readers_who_say_nothing_keep_nobody_out(tmp_path: Path) -> None:
     with measured(tmp_path) as (server, host):
         threads = front_of(server).num_threads()
-        silent = [socket.create_connection((host, METRICS_PORT)) for _ in range(3)]
+        silent = [socket.create_connection((host, METRICS_PORT)) for _ in range(40)]
         assert value(host, "connections") == 0
-        assert front_of(server).num_threads() <= threads
+        # gRPC begins a thread now and then; a reader has none of its own.
+        assert front_of(server).num_threads() < threads + len(silent) // 2
         for connection in silent:
             with connection:
                 assert connection.recv(1) == b""
