@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -50,7 +52,7 @@ def type_in(text: str, more: dict[str, str] | None = None) -> str:
         timeout=DEADLINE_SECONDS,
         check=False,
     )
-    journal = "" if done.returncode == 0 else of_systemd("journalctl", "--unit=jobworker")
+    journal = "" if done.returncode == 0 else of_systemd("journalctl", "--unit=jobworker*")
     assert done.returncode == 0, f"{done.stdout}\n{journal}"
     return done.stdout
 
@@ -59,9 +61,9 @@ def of_systemd(*words: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def unit(name: str) -> str:
-    """A property of the service's unit."""
-    return of_systemd("systemctl", "show", "--value", f"--property={name}", "jobworker")
+def unit(name: str, of: str = "jobworker-keeper") -> str:
+    """A property of a unit, the one with the processes if no other is named."""
+    return of_systemd("systemctl", "show", "--value", f"--property={name}", of)
 
 
 def alice(words: str) -> str:
@@ -100,17 +102,21 @@ def test_the_guide_leads_to_a_first_job(installed: str) -> None:
     assert unit("ActiveState") == "active"
 
 
+def children(part: str) -> set[tuple[str, ...]]:
+    """The user and PID of each child of the keeper that is this part of the service."""
+    found = of_systemd("ps", "-o", "user:20=,pid=,args=", "--ppid", unit("MainPID")).splitlines()
+    return {tuple(one.split()[:2]) for one in found if f"jobworker: {part}" in one}
+
+
 def test_the_front_is_nobodys_user_and_jobs_are_theirs(installed: str) -> None:
-    main = unit("MainPID")
-    children = of_systemd("ps", "-o", "user:20=,args=", "--ppid", main).splitlines()
-    assert [one.split()[0] for one in children if "jobworker: front" in one] == ["jobworker"]
+    assert [user for user, _ in children("front")] == ["jobworker"]
     assert alice("jobworker run -- pwd") == "/home/alice"
 
 
 def test_limits_are_kept_by_cgroups_below_the_units(installed: str) -> None:
     """Delegate=yes."""
     group = alice("jobworker run --memory 64M --processes 50 -- cat /proc/self/cgroup")
-    assert group.startswith("0::/system.slice/jobworker.service/")
+    assert group.startswith("0::/system.slice/jobworker-keeper.service/")
 
 
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bubblewrap")
@@ -132,8 +138,8 @@ def test_jobs_run_through_a_reload(installed: str) -> None:
 def test_jobs_run_while_the_service_sleeps(installed: str) -> None:
     job = alice("jobworker start -- sleep 1000")
     before, main = status(job), unit("MainPID")
-    type_in("systemctl kill --signal=SIGUSR1 --kill-whom=main jobworker")
-    until(lambda: "jobworker: front" not in of_systemd("ps", "-o", "args=", "--ppid", main))
+    type_in("systemctl kill --signal=SIGUSR1 --kill-whom=main jobworker-keeper")
+    until(lambda: not children("front"))
     assert unit("ActiveState") == "active"
     type_in("systemctl reload jobworker")
     after = status(job)
@@ -142,24 +148,75 @@ def test_jobs_run_while_the_service_sleeps(installed: str) -> None:
     alice(f"jobworker stop {job}")
 
 
-def test_a_restart_ends_jobs_and_keeps_the_record(installed: str) -> None:
+def test_jobs_run_through_a_restart(installed: str) -> None:
+    """It ended them all."""
     job = alice("jobworker start -- sleep 1000")
+    before, main, fronts = status(job), unit("MainPID"), children("front")
     type_in("systemctl restart jobworker")
+    after = status(job)
+    assert (after["state"], after["pid"]) == ("running", before["pid"])
+    assert unit("MainPID") == main
+    # What serves is new, all the same.
+    assert not fronts & children("front")
+    alice(f"jobworker stop {job}")
+
+
+def test_the_unit_with_the_jobs_is_not_restarted_by_itself(installed: str) -> None:
+    """As needrestart(1) would, which asks which unit a process is of."""
+    job = alice("jobworker start -- sleep 1000")
+    for verb in ("restart", "try-restart", "stop"):
+        done = subprocess.run(
+            ["systemctl", verb, "jobworker-keeper"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode != 0
+        assert "refused" in done.stderr
+    assert status(job)["state"] == "running"
+    alice(f"jobworker stop {job}")
+
+
+def test_a_stop_ends_jobs_and_keeps_the_record(installed: str) -> None:
+    job = alice("jobworker start -- sleep 1000")
+    main = unit("MainPID")
+    # It does not wait for the jobs, but the start does.
+    type_in("systemctl stop jobworker; systemctl start jobworker")
+    assert unit("MainPID") != main
     ended = status(job)
     assert (ended["state"], ended["reason"]) == ("ended", "stopped")
     assert alice("jobworker run -- echo again") == "again"
 
 
-def test_bad_settings_are_not_tried_again(installed: str) -> None:
+@contextmanager
+def bad_settings() -> Iterator[None]:
+    """For the time of the block, the settings are some that cannot be served with."""
     good = SETTINGS.read_text()
     SETTINGS.write_text(f"{good}listn: 1\n")
     try:
-        assert subprocess.run(["systemctl", "restart", "jobworker"], check=False).returncode != 0
-        assert unit("ExecMainStatus") == str(BAD_SETTINGS)
-        assert (unit("ActiveState"), unit("NRestarts")) == ("failed", "0")
+        yield
     finally:
         SETTINGS.write_text(good)
+
+
+def test_a_restart_with_bad_settings_changes_nothing(installed: str) -> None:
+    job = alice("jobworker start -- sleep 1000")
+    before = status(job)
+    with bad_settings():
+        subprocess.run(["systemctl", "restart", "jobworker"], check=False)
+        assert "listn" in of_systemd("journalctl", "--unit=jobworker")
+        assert status(job)["pid"] == before["pid"]
     type_in("systemctl restart jobworker")
+    after = status(job)
+    assert (after["state"], after["pid"]) == ("running", before["pid"])
+    alice(f"jobworker stop {job}")
+
+
+def test_a_start_with_bad_settings_is_not_tried_again(installed: str) -> None:
+    type_in("systemctl stop jobworker")
+    until(lambda: unit("ActiveState") == "inactive")
+    with bad_settings():
+        assert subprocess.run(["systemctl", "start", "jobworker"], check=False).returncode != 0
+        assert unit("ExecMainStatus") == str(BAD_SETTINGS)
+        assert (unit("ActiveState"), unit("NRestarts")) == ("failed", "0")
+    type_in("systemctl start jobworker")
     assert alice("jobworker run -- echo again") == "again"
 
 
@@ -188,7 +245,7 @@ def test_who_leaves_is_locked_out_and_their_jobs_end(installed: str) -> None:
 
 def test_the_unit_is_in_order(installed: str) -> None:
     done = subprocess.run(
-        ["systemd-analyze", "verify", "jobworker.service"],
+        ["systemd-analyze", "verify", "jobworker.service", "jobworker-keeper.service"],
         capture_output=True,
         text=True,
         check=False,

@@ -227,5 +227,5 @@ def test_what_is_no_settings_file(tmp_path: Path) -> None:
 
 
 def test_the_unit_does_not_start_again_with_bad_settings() -> None:
-    unit = Path(__file__).parents[3] / "deploy" / "jobworker.service"
+    unit = Path(__file__).parents[3] / "deploy" / "jobworker-keeper.service"
     assert f"RestartPreventExitStatus={BAD_SETTINGS}" in unit.read_text().splitlines()
