@@ -18,8 +18,9 @@ from jobworker.proto import workerservice_pb2 as pb
 class JobStatus:
     """A job's status. The field names are the keys of the JSON form.
 
-    `state` is starting, running, paused, stopping or ended; `reason`, once ended, why:
-    exited, signaled, stopped, lost, timed_out, output_limit or out_of_memory.
+    `state` is pending, starting, running, paused, stopping or ended; `reason`, once ended, why:
+    exited, signaled, stopped, lost, timed_out, output_limit or out_of_memory; of one whose
+    turn never came, refused, queue_timeout or cannot_start.
     `exit_code`, once ended, is as a shell reports it, 128+N for signal N; a lost job has none.
     The end of the `command` is left out where `command_cut`. Of the `output_bytes`
     written, those before `output_begin` are not kept. `user` is the Unix user it

@@ -34,6 +34,7 @@ from jobworker.grpc_api.guard.job_trail import keep_recording
 from jobworker.grpc_api.privileges import become_front, warning
 from jobworker.grpc_api.service.output_service import OutputService
 from jobworker.grpc_api.service.service import WorkerService
+from jobworker.grpc_api.service.turns import Turns
 from jobworker.grpc_api.upkeep.expiry import watch_expiry
 from jobworker.grpc_api.upkeep.file_watch import FileWatch
 from jobworker.grpc_api.upkeep.health import Health
@@ -133,6 +134,8 @@ async def _serve(config: ServerConfig, line: Line) -> None:
         ),
         server,
     )
+    turns = Turns(policy, config.quotas, trail, revoked=edge.revoked, drained=lambda: drain.words)
+    supervisor.judge_turns(turns.judge)
     add_HealthServicer_to_server(health, server)
     server.add_insecure_port(f"unix:{backend}")
     await server.start()

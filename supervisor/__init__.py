@@ -115,6 +115,7 @@ if TYPE_CHECKING:
         JobSnapshot,
     )
     from jobworker.supervisor.job import (
+        Asker,
         Input,
         InputPiece,
         OnDisconnect,
@@ -243,6 +244,7 @@ _HOME = {
     "upgrade_keeper": "control",
     "usage_message": "ipc.messages",
     "NoInput": "errors",
+    "Asker": "job",
     "Input": "job",
     "InputPiece": "job",
     "Received": "job",
@@ -264,6 +266,7 @@ __all__ = [
     "UPGRADE_DONE",
     "Account",
     "AlreadyEnded",
+    "Asker",
     "AsyncJob",
     "AsyncJobWorker",
     "Attending",

@@ -6,6 +6,7 @@ from jobworker.supervisor.host.isolation import IsolationConfig
 from jobworker.supervisor.host.limits import LimitsConfig
 from jobworker.supervisor.host.sizes import Size
 from jobworker.supervisor.host.user_mapping import UsersConfig
+from jobworker.supervisor.job import QUEUE_NAME
 
 BASE_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 
@@ -27,6 +28,21 @@ class RetentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("retention must not be negative")
 
 
+# There always is one of this name.
+DEFAULT_QUEUE = "default"
+
+
+class QueueConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A queue: how many of its jobs may run at once; 0 for as many as quotas allow."""
+
+    parallel: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what cannot be meant."""
+        if not 0 <= self.parallel <= 2**31:
+            raise ValueError(f"parallel is 0 to {2**31}, not {self.parallel}")
+
+
 class SupervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How jobs are run. Sizes are bytes, times seconds, paths absolute.
 
@@ -41,7 +57,9 @@ class SupervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     all jobs run as the service's own user. `no_new_privileges` keeps jobs from
     gaining any by executing a program, such as sudo (prctl(2)). `readers` is the
     ID of the group that may read output, -1 for the service's own.
-    `spare_launchers` is of releases that forked ahead: it is taken, and ignored.
+    `queues` are those in which jobs may wait for their turn, by name, beside the one
+    that is always there. `spare_launchers` is of releases that forked ahead: it is
+    taken, and ignored.
     """
 
     state_dir: str
@@ -63,6 +81,7 @@ class SupervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     isolation: IsolationConfig = IsolationConfig()
     no_new_privileges: bool = True
     readers: int = -1
+    queues: dict[str, QueueConfig] = {}
 
     def __post_init__(self) -> None:
         """Raise ValueError for what no supervisor could work with."""
@@ -75,6 +94,12 @@ class SupervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
         for name in ("grace_seconds", "start_seconds", "stop_seconds", "attend_seconds"):
             if not 0 < getattr(self, name) <= 86400:
                 raise ValueError(f"{name} must be between 0 and 86400 seconds")
+        for name in self.queues:
+            if not QUEUE_NAME.fullmatch(name):
+                raise ValueError(
+                    f"queues: {name!r} is no name: up to 64 characters of A-Z a-z 0-9 . _ -, "
+                    "a letter first"
+                )
         if self.segment_bytes < 65536:
             raise ValueError("segment_bytes must be at least 65536")
         if self.pipe_bytes < 4096:

@@ -1,5 +1,6 @@
 """A job as facts, and the table of what may happen to it. No processes, no files."""
 
+import re
 import shlex
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -20,6 +21,7 @@ class State(IntEnum):
     STOPPING = 3
     ENDED = 4
     PAUSED = 5
+    PENDING = 6
 
     @property
     def going_on(self) -> bool:
@@ -38,6 +40,9 @@ class Reason(IntEnum):
     TIMED_OUT = 5
     OUTPUT_LIMIT = 6
     OUT_OF_MEMORY = 7
+    REFUSED = 8
+    QUEUE_TIMEOUT = 9
+    CANNOT_START = 10
 
 
 class Overflow(IntEnum):
@@ -83,9 +88,14 @@ class Happening(IntEnum):
     LOSS = 4
     PAUSE_ASKED = 5
     RESUME_ASKED = 6
+    TURN_CAME = 7
+    GIVEN_UP = 8
 
 
 TRANSITIONS: dict[tuple[State, Happening], State] = {
+    (State.PENDING, Happening.TURN_CAME): State.STARTING,
+    (State.PENDING, Happening.GIVEN_UP): State.ENDED,
+    (State.STARTING, Happening.GIVEN_UP): State.ENDED,
     (State.STARTING, Happening.EXECUTED): State.RUNNING,
     (State.STARTING, Happening.EXIT): State.ENDED,
     (State.STARTING, Happening.LOSS): State.ENDED,
@@ -160,6 +170,59 @@ class Terminal:
 NO_TERMINAL = Terminal()
 
 
+class Asker(NamedTuple):
+    """By which certificate a job was asked for: its tenants, its serial, its end in microseconds.
+
+    The serial is in lower-case hex, empty where it was no certificate.
+    """
+
+    tenants: tuple[str, ...] = ()
+    serial: str = ""
+    not_after_us: int = 0
+
+
+NOBODY = Asker()
+
+
+QUEUE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Where a job waits for its turn: the queue's name, empty for nowhere, and how.
+
+    Of an owner's in a queue the higher `priority` comes first; `timeout` is in
+    seconds, 0 for none.
+    """
+
+    queue: str = ""
+    priority: int = 0
+    timeout: float = 0.0
+
+
+AT_ONCE = Waiting()
+
+
+class Entry(NamedTuple):
+    """A job that waits: what decides when its turn is."""
+
+    id: str
+    owner: str
+    tenant: str
+    queue: str
+    priority: int = 0
+
+    @property
+    def line(self) -> tuple[str, str, str]:
+        """With which others it has an order of its own."""
+        return self.tenant, self.owner, self.queue
+
+    @property
+    def rank(self) -> tuple[int, str]:
+        """Its place in that order; IDs ascend with the time."""
+        return -self.priority, self.id
+
+
 class InputPiece(NamedTuple):
     """A piece of a job's input; it begins at `offset`, None for behind all that there is.
 
@@ -196,7 +259,8 @@ class Request:
     is on record; `account` None stands for the service's own user. `asked` is
     the start_keys.fingerprint of what was asked for under the `request_id`. With
     `login` the user's login shell executes it. `inside` is the job in whose place it
-    runs, or empty.
+    runs, or empty. `waiting` says where it waits for its turn, and `asker` whose rights
+    are asked for again then.
     """
 
     id: str
@@ -219,6 +283,8 @@ class Request:
     terminal: Terminal = NO_TERMINAL
     on_disconnect: OnDisconnect = OnDisconnect.KEEP
     inside: str = ""
+    waiting: Waiting = AT_ONCE
+    asker: Asker = NOBODY
 
     @property
     def takes_input(self) -> bool:

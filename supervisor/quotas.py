@@ -8,10 +8,9 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from jobworker.supervisor.errors import QuotaReached
-from jobworker.supervisor.job import Request
 
 WINDOW_SECONDS = 60.0
 
@@ -55,7 +54,19 @@ class Counts:
     output_bytes: Callable[[Subject], int]
 
 
-def subjects_of(request: Request) -> tuple[Subject, ...]:
+class Owned(Protocol):
+    """What is somebody's: a request, or a job that waits."""
+
+    @property
+    def owner(self) -> str:
+        """The user."""
+
+    @property
+    def tenant(self) -> str:
+        """The tenant it is for, or empty."""
+
+
+def subjects_of(request: Owned) -> tuple[Subject, ...]:
     """Whose quotas a job counts for."""
     owner = Subject(Kind.USER, request.owner)
     return (owner, Subject(Kind.TENANT, request.tenant)) if request.tenant else (owner,)
@@ -73,14 +84,14 @@ class Quotas:
         """Count a start of an earlier supervisor's; the longest ago first."""
         self._starts[subject].append(self._clock() - seconds_ago)
 
-    def admit(self, request: Request, quotas: Mapping[Kind, Quota]) -> None:
+    def admit(self, request: Owned, quotas: Mapping[Kind, Quota]) -> None:
         """Count a start. Raises QuotaReached, and counts none, when one is exceeded."""
         self.check(request, quotas)
         for subject in subjects_of(request):
             if subject.kind in quotas and quotas[subject.kind].starts_per_minute:
                 self._starts[subject].append(self._clock())
 
-    def check(self, request: Request, quotas: Mapping[Kind, Quota]) -> None:
+    def check(self, request: Owned, quotas: Mapping[Kind, Quota]) -> None:
         """Raise QuotaReached for a start that would exceed one."""
         for subject in subjects_of(request):
             if subject.kind in quotas:

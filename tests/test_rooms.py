@@ -33,9 +33,9 @@ ALLOWED = {
     "supervisor.errors": "",
     "supervisor.exact_text": "",
     "supervisor.host": "supervisor.errors supervisor.keeper",
-    "supervisor.config": "supervisor.host",
+    "supervisor.config": "supervisor.host supervisor.job",
     "supervisor.job": "supervisor.host",
-    "supervisor.quotas": "supervisor.errors supervisor.job",
+    "supervisor.quotas": "supervisor.errors",
     "supervisor.ipc": """
         proto supervisor.errors supervisor.exact_text supervisor.host supervisor.job
         supervisor.keeper supervisor.quotas
@@ -128,7 +128,7 @@ DOORS = {
     "grpc_api.admin": "acts caller desk drain",
     "grpc_api.edge": "admission credentials edge output_connection peers tls",
     "grpc_api.guard": "access audit_trail call_counter fields guard job_trail refusal rules",
-    "grpc_api.service": "messages output_service service",
+    "grpc_api.service": "messages output_service service turns",
     "grpc_api.upkeep": "expiry file_watch health memory metrics reload",
     "supervisor.host": """
         accounting cgroup descriptors disk_space holes inside isolation job_sockets limits memory

@@ -68,6 +68,7 @@ names = st.text("abcXYZ09", min_size=1, max_size=8)
 # What not every value of its type is good for.
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "requestID": names,
+    "queue": st.text("abcXYZ", min_size=1, max_size=8),
     "tenant": st.sampled_from(ALICE.tenants),
     "workingDirectory": names.map("/".__add__),
     "rawWorkingDirectory": st.binary(max_size=8).map(lambda data: b"/" + data.replace(b"\0", b"")),
@@ -196,6 +197,7 @@ OPTIONS = [
     *("--processes", "7", "--open-files", "64", "--io-weight", "50"),
     *("--isolation", "private", "--no-network", "--login", "--interactive", "--tty"),
     *("--on-disconnect", "stop"),
+    *("--queue", "narrow", "--priority", "5", "--queue-timeout", "1h"),
     *("--output-limit", "1M", "--output-overflow", "stop-job", "--output-rate", "2M"),
     *("--tenant", "team-a", "--request-id", "key"),
 ]

@@ -46,6 +46,9 @@ class JobOptions(TypedDict):
     interactive: bool
     tty: bool
     on_disconnect: str | None
+    queue: str
+    priority: int
+    queue_timeout: float
     tenant: str
     request_id: str
 
@@ -195,6 +198,29 @@ _PLACE = (
     ),
     click.option("--no-network", is_flag=True, help="No network but a loopback of its own."),
     click.option(
+        "--queue",
+        is_flag=False,
+        flag_value="default",
+        default="",
+        metavar="[QUEUE]",
+        help="While there is no room for it, let it wait for its turn, in the server's queue "
+        "of that name, in place of being refused.",
+    ),
+    click.option(
+        "--priority",
+        type=click.IntRange(-1000, 1000),
+        default=0,
+        metavar="N",
+        help="Of your own that wait, the higher come first.",
+    ),
+    click.option(
+        "--queue-timeout",
+        type=Seconds(),
+        default=0,
+        metavar="TIME",
+        help="Let it wait no longer than that.",
+    ),
+    click.option(
         "--tenant", default="", help="Start it for this tenant, one of your certificate's."
     ),
 )
@@ -207,6 +233,9 @@ _OF_THE_OTHER = {
     "isolation": None,
     "no_network": False,
     "tenant": "",
+    "queue": "",
+    "priority": 0,
+    "queue_timeout": 0,
 }
 _OUTPUT = (
     click.option(
@@ -290,12 +319,22 @@ def start_request(job: JobOptions, *, stored: bool = False) -> "pb.StartRequest"
         terminal=_terminal() if job["tty"] else None,
         onDisconnect=getattr(pb, _ON_DISCONNECT[job["on_disconnect"] or "keep"]),
         tenant=job["tenant"],
+        queue=_queue(job),
+        priority=job["priority"],
+        queueTimeoutSeconds=job["queue_timeout"],
         loginEnvironment=job["login"],
     )
     variables = [_variable(text) for text in job["environment"]]
     # Whatever the locale, these are the bytes of this command's own arguments.
     set_texts(request, map(os.fsencode, job["words"]), variables, os.fsencode(job["cwd"]))
     return request
+
+
+def _queue(job: JobOptions) -> str:
+    """Return the queue's name; who says how a job waits has it wait."""
+    if job["queue"] or not (job["priority"] or job["queue_timeout"]):
+        return job["queue"]
+    return "default"
 
 
 def _input_mode(job: JobOptions, *, stored: bool) -> "pb.InputMode":

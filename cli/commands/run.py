@@ -128,7 +128,7 @@ def in_foreground(
 
     That is 0 where the user has left it.
     """
-    from jobworker.cli.display.job import check_known, job_json
+    from jobworker.cli.display.job import check_known, job_json, never_begun
     from jobworker.cli.display.sink import JsonSink, RawSink
     from jobworker.proto import workerservice_pb2 as pb
 
@@ -157,6 +157,10 @@ def in_foreground(
             check_known(ended)
     except CliError as error:
         raise CliError(str(error), _exit_code(error)) from error
+    if never := never_begun(ended):
+        tell(
+            f"job {ended.id} {never}: {ended.detail}" if ended.detail else f"job {ended.id} {never}"
+        )
     if not ended.output_complete:
         tell(
             f"job {ended.id} has ended, but its output goes on: what it started keeps that open; "

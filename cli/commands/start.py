@@ -11,7 +11,7 @@ from jobworker.cli.commands.new_job import (
     start_request,
     stdin_option,
 )
-from jobworker.cli.errors import CliError, failure
+from jobworker.cli.errors import CliError, failure, tell
 from jobworker.cli.options import OutputFormat, client_command, output_option
 from jobworker.cli.streams import CannotWrite
 from jobworker.client.errors import ClientError
@@ -77,4 +77,6 @@ def start_job(service: "Service", request: "pb.StartRequest") -> "pb.StartRespon
     reply = service.start(request)
     if not reply.success:
         raise CliError(reply.message)
+    if reply.message:
+        tell(f"job {reply.jobID} waits for its turn: {reply.message}")
     return reply

@@ -85,7 +85,7 @@ def job_text(job: JobStatus, now: datetime) -> str:
         "Job": job.id,
         "Command": command_text(job),
         "State": f"{job.state}: {outcome_text(job)}" if job.ended else job.state,
-        "PID": "" if job.ended else str(job.pid),
+        "PID": "" if job.ended or not job.pid else str(job.pid),
         "Owner": f"{job.owner} (tenant {job.tenant})" if job.tenant else job.owner,
         "Directory": job.working_directory,
         "Within": f"job {job.inside}" if job.inside else "",
@@ -129,6 +129,19 @@ _WHY = {
     "output_limit": "over its output limit, ",
     "out_of_memory": "out of memory, ",
 }
+# Reasons why one that waited for its turn was not started.
+_NEVER_BEGUN = {
+    "refused": "refused when its turn came",
+    "queue_timeout": "waited too long for its turn",
+    "cannot_start": "could not be started",
+}
+
+
+def never_begun(job: JobStatus) -> str:
+    """Say why a job ended that waited for its turn, and had none; empty for any other."""
+    if not job.ended or job.pid:
+        return ""
+    return _NEVER_BEGUN.get(job.reason or "", "stopped before its turn")
 
 
 def outcome_text(job: JobStatus) -> str:
@@ -137,6 +150,8 @@ def outcome_text(job: JobStatus) -> str:
         return job.state
     if job.reason == "lost":
         return "lost, exit code unknown"
+    if never := never_begun(job):
+        return never
     end = f"killed by {signal_name(job.signal)}" if job.signal else f"exited with {job.exit_code}"
     return _WHY.get(job.reason or "", "") + end
 

@@ -191,6 +191,10 @@ class Edge:
                 ended += 1
         return ended
 
+    def revoked(self, serial: str) -> bool:
+        """Whether a certificate of this serial number (hex) was taken back."""
+        return self._tls.trust.revokes_serial(serial)
+
     @property
     def expiries(self) -> Mapping[str, datetime]:
         """When what is served with ends: `certificate`, `ca`, and `crl` where there is one."""

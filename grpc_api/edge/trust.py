@@ -38,6 +38,11 @@ class Trust:
         """Whether the certificate's issuer took it back."""
         return (certificate.issuer, certificate.serial_number) in self.revoked
 
+    def revokes_serial(self, serial: str) -> bool:
+        """Whether any issuer took a certificate of this serial number (hex) back."""
+        number = int(serial, 16)
+        return any(number == revoked for _, revoked in self.revoked)
+
 
 def trust_in(
     authorities: Iterable[x509.Certificate],

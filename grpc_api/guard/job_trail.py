@@ -135,7 +135,8 @@ def _boottime_ns() -> int:
 def changes(job: JobSnapshot) -> Iterator[Changed]:
     """The states that a job must have gone through to be as it is, for the log."""
     common = {"job": job.id, "owner": job.owner, "tenant": job.tenant}
-    if job.state in _RECORDED:
+    # One that waited, and ended without its turn, has no process.
+    if job.state in _RECORDED and job.pid:
         began = f"process {job.pid}, since {_time(job.created_ns)}"
         yield Changed(**common, state=_name(State.RUNNING), detail=began)
     if job.state is State.PAUSED:

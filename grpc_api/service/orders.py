@@ -43,6 +43,11 @@ class StartOrders:
             tenant_quota=self.quotas.of_tenant(tenant).message(),
             drained=self.drained(),
             inside=inside,
+            asker=ipc.Asker(
+                tenants=identity.tenants,
+                serial=identity.serial,
+                not_after_us=int(identity.not_after.timestamp() * 1e6),
+            ),
         )
 
 

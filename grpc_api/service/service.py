@@ -28,6 +28,7 @@ from jobworker.proto.workerservice_pb2_grpc import WorkerServiceServicer
 from jobworker.supervisor import (
     CHUNK_BYTES,
     JobSnapshot,
+    State,
     SupervisorConfig,
     follow,
 )
@@ -61,7 +62,8 @@ class WorkerService(WorkerServiceServicer):
         call = current_call()
         order = self._orders.order(call.identity, call.job_id, request)
         job = await self._supervisor.start(order)
-        return pb.StartResponse(jobID=job.id, pid=job.pid, success=True)
+        words = job.detail if job.state is State.PENDING else ""
+        return pb.StartResponse(jobID=job.id, pid=job.pid, success=True, message=words)
 
     async def Exec(self, request: pb.ExecRequest, context: _Context) -> pb.StartResponse:
         call, other = current_call(), _job()

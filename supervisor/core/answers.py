@@ -1,5 +1,7 @@
 """Answers to calls that ask how jobs are. Each is made at the end of the turn, of what is then."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from jobworker.supervisor.core.live_job import LiveJob
@@ -14,7 +16,7 @@ from jobworker.supervisor.ipc.messages import (
     job_message,
 )
 from jobworker.supervisor.ipc.server import Client
-from jobworker.supervisor.job import Job
+from jobworker.supervisor.job import Job, State
 from jobworker.supervisor.journal.journal import Journal
 
 Survey = requests.List | requests.Observe | requests.Owners
@@ -27,7 +29,11 @@ class Answers:
     crash might undo.
     """
 
-    def __init__(self, jobs: LiveJobs, journal: Journal, turn: Turn) -> None:
+    def __init__(
+        self, jobs: LiveJobs, journal: Journal, turn: Turn, explain: Callable[[str], str]
+    ) -> None:
+        """`explain` says for what a job waits."""
+        self._explain = explain
         self._jobs = jobs
         self._turn = turn
         self._journal = journal
@@ -60,6 +66,8 @@ class Answers:
         self, job: Job, live: LiveJob | None, lived_ns: dict[str, int], most: int
     ) -> JobMessage:
         gone = live.gone if live else not self._turn.unrecorded(job.id)
+        if job.state is State.PENDING:
+            job = replace(job, detail=self._explain(job.id))
         return job_message(job, gone=gone, lived_ns=lived_ns.get(job.id, 0), most=most)
 
     def job(self, client: Client, seq: int, job_id: str) -> None:

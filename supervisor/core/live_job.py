@@ -9,13 +9,15 @@ from jobworker.supervisor.job import Job, State, StopWay
 class LiveJob:
     """`gone` says that no process of the job is left, `being_stopped` that its tree is being ended.
 
-    `stop_after_start` is the grace and the way of a stop that came too early.
+    `stop_after_start` is the grace and the way of a stop that came too early. One that
+    has `waited` was on record before its start: a start that fails is its end.
     """
 
     job: Job
     gone: bool = False
     being_stopped: bool = False
     stop_after_start: tuple[float, StopWay] | None = None
+    waited: bool = False
 
     @property
     def over(self) -> bool:

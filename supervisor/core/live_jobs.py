@@ -9,6 +9,7 @@ from functools import partial
 from jobworker.supervisor.core.live_job import LiveJob
 from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.engine import Engine
+from jobworker.supervisor.job import State
 from jobworker.supervisor.quotas import Subject, subjects_of
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ class LiveJobs:
         self._by_subject: defaultdict[Subject, dict[str, LiveJob]] = defaultdict(dict)
         # Those that run within another, by that one's ID.
         self._inside: defaultdict[str, dict[str, LiveJob]] = defaultdict(dict)
+        # Those that waited for their turn in a queue, by its name.
+        self._from_queue: defaultdict[str, dict[str, LiveJob]] = defaultdict(dict)
         self._sweeping = False
 
     def add(self, live: LiveJob) -> None:
@@ -47,6 +50,8 @@ class LiveJobs:
             self._by_subject[subject][live.job.id] = live
         if live.job.request.inside:
             self._inside[live.job.request.inside][live.job.id] = live
+        if live.job.request.waiting.queue:
+            self._from_queue[live.job.request.waiting.queue][live.job.id] = live
 
     def get(self, job_id: str) -> LiveJob | None:
         """The job of this ID, if it has something left to do."""
@@ -55,6 +60,11 @@ class LiveJobs:
     def of(self, subject: Subject) -> Collection[LiveJob]:
         """The jobs of a user or a tenant."""
         return self._by_subject[subject].values() if subject in self._by_subject else ()
+
+    def running_in(self, queue: str) -> int:
+        """How many have begun in a queue, and not ended."""
+        begun = self._from_queue[queue].values() if queue in self._from_queue else ()
+        return sum(live.job.state not in (State.PENDING, State.ENDED) for live in begun)
 
     def inside(self, job_id: str) -> Collection[LiveJob]:
         """The jobs that run within this one."""
@@ -102,6 +112,7 @@ class LiveJobs:
             del self._by_id[live.job.id]
             self._forget_subjects(live)
             self._forget_inside(live)
+            self._from_queue[live.job.request.waiting.queue].pop(live.job.id, None)
             self._engine.forget(live.job)
         if not self._by_id:
             self._emptied()

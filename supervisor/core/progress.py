@@ -16,7 +16,8 @@ from jobworker.supervisor.job import Happening, Job, State, after, end_reason
 class Progress:
     """Takes an engine's Reports. `started` is called for each job whose program executes.
 
-    `overflowed` is called for one that runs and whose output has reached its limit.
+    `overflowed` is called for one that runs and whose output has reached its limit, and
+    `ended` whenever one has.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Progress:
         *,
         started: Callable[[LiveJob], None],
         overflowed: Callable[[LiveJob], None],
+        ended: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._jobs = jobs
@@ -37,6 +39,7 @@ class Progress:
         self._turn = turn
         self._started = started
         self._overflowed = overflowed
+        self._ended = ended
 
     def executed(self, job: Job) -> None:
         """As in Reports."""
@@ -72,6 +75,7 @@ class Progress:
         job.output_complete = job.output_complete or not self._engine.output_open(job)
         self._turn.learned(live)
         self._jobs.retire(live)
+        self._ended()
 
     def grew(self, job: Job) -> None:
         """As in Reports."""

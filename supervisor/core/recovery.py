@@ -26,6 +26,7 @@ def recover(supervisor: Supervisor, journal: Journal, engine: Engine) -> None:
             _resume(supervisor, engine, job)
         else:
             lost.append(job)
+    supervisor.pending.recover()
     engine.clean_up(lost)
     for job in lost:
         _record_loss(journal, job, supervisor.output_directory(job.id))

@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from errno import ENOENT
 from functools import partial
 from time import time_ns
 
@@ -10,8 +11,14 @@ from jobworker.supervisor.core.live_job import LiveJob
 from jobworker.supervisor.core.live_jobs import LiveJobs
 from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.engine import Engine
-from jobworker.supervisor.errors import Exhausted, InvalidRequest, SupervisorError, fitting
-from jobworker.supervisor.job import Happening, Job, Request, after
+from jobworker.supervisor.errors import (
+    CannotExecute,
+    Exhausted,
+    InvalidRequest,
+    SupervisorError,
+    fitting,
+)
+from jobworker.supervisor.job import Happening, Job, Reason, Request, after
 from jobworker.supervisor.journal.start_keys import check_same
 
 log = logging.getLogger(__name__)
@@ -89,6 +96,26 @@ class Starts:
             live, then=partial(self._launch, live), failed=partial(self._abandon, live)
         )
 
+    def begin_waiting(self, job: Job, undone: Callable[[str], None]) -> None:
+        """As `begin`, of a job that waited on record; its place is decided anew.
+
+        Calls `undone` with why where the start cannot be put on record.
+        """
+        begun = replace(job, request=self._engine.place(job.request), created_ns=time_ns())
+        begun.state = after(job.state, Happening.TURN_CAME)
+        self._engine.prepare(begun)
+        live = LiveJob(begun, waited=True)
+        self._pending[job.id] = _Pending(begun.request)
+        self._jobs.add(live)
+
+        def failed(reason: str) -> None:
+            self._jobs.forget(live)
+            self._pending.pop(job.id, None)
+            undone(reason)
+
+        self._turn.insert(live, then=partial(self._launch, live), failed=failed, waited=True)
+        self._turn.tell(live)
+
     def _launch(self, live: LiveJob) -> None:
         """Have a job executed that is on record; where that fails, it leaves no job behind."""
         try:
@@ -99,6 +126,7 @@ class Starts:
 
     def resume(self, live: LiveJob) -> None:
         """Another supervisor has begun this one; nobody waits for it (yet)."""
+        live.waited = bool(live.job.request.waiting.queue)
         self._pending[live.job.id] = _Pending(live.job.request)
 
     def executed(self, live: LiveJob) -> None:
@@ -109,10 +137,26 @@ class Starts:
         self._settle(live.job.id, live)
 
     def failed(self, live: LiveJob, error: SupervisorError) -> None:
-        """A program that was never executed leaves no job behind."""
+        """A program that was never executed leaves no job behind, unless that was on record."""
+        if live.waited:
+            self._record_failure(live, error)
+            return
         self._turn.withdraw(live.job.id)
         self._turn.after_commit(partial(self._jobs.forget, live))
         self._settle(live.job.id, error)
+
+    def _record_failure(self, live: LiveJob, error: SupervisorError) -> None:
+        job = live.job
+        job.state = after(job.state, Happening.GIVEN_UP)
+        job.reason, job.detail = Reason.CANNOT_START, str(error)
+        if live.stop_after_start is not None:
+            job.reason, job.detail = Reason.STOPPED, ""
+        job.exit_status = _exit_status(error)
+        job.ended_ns = time_ns()
+        job.output_complete = True
+        self._turn.update(live)
+        self._jobs.retire(live)
+        self._settle(job.id, live)
 
     def _abandon(self, live: LiveJob, reason: str) -> None:
         """Undo what could not be put on record."""
@@ -126,3 +170,10 @@ class Starts:
         pending = self._pending.pop(job_id, None)
         for tell in pending.outcomes if pending else ():
             tell(outcome)
+
+
+def _exit_status(error: SupervisorError) -> int:
+    """What a shell, or docker run, ends with where a program does not begin."""
+    if isinstance(error, CannotExecute) and error.program:
+        return 127 if error.errno == ENOENT else 126
+    return 125

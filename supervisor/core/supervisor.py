@@ -17,6 +17,7 @@ from jobworker.supervisor.core.connections import Connections
 from jobworker.supervisor.core.live_job import LiveJob
 from jobworker.supervisor.core.live_jobs import LiveJobs
 from jobworker.supervisor.core.pauses import Pauses, ended
+from jobworker.supervisor.core.pending import Pending
 from jobworker.supervisor.core.progress import Progress
 from jobworker.supervisor.core.quota_counts import quotas_over
 from jobworker.supervisor.core.retention import Retention
@@ -89,9 +90,21 @@ class Supervisor:
         )
         self._engine = engine
         self.jobs = LiveJobs(loop, engine, self.turn, self._finish_if_stopped)
-        self._answers = Answers(self.jobs, journal, self.turn)
-        self.retention = Retention(loop, config, journal, self.turn, self.output_directory)
         self.starts = Starts(engine, self.jobs, self.turn)
+        self._quotas = quotas_over(self.jobs, journal, self.turn, loop.time)
+        self.pending = Pending(
+            loop,
+            config.queues,
+            self.jobs,
+            journal,
+            self.turn,
+            engine,
+            self.starts,
+            self._quotas,
+            partial(self._check_serving, ""),
+        )
+        self._answers = Answers(self.jobs, journal, self.turn, self.pending.explain)
+        self.retention = Retention(loop, config, journal, self.turn, self.output_directory)
         self._pauses = Pauses(engine, self.turn)
         self.connections = Connections(loop, engine, Path(config.state_dir), config.readers)
         engine.report_to(
@@ -103,11 +116,11 @@ class Supervisor:
                 self.turn,
                 started=self._started,
                 overflowed=partial(self.stop, grace=None, why=Reason.OUTPUT_LIMIT),
+                ended=self.pending.look_soon,
             )
         )
         self._attendance = Attendance(loop, self.jobs, config.attend_seconds, self._left_alone)
         self._descriptors = Descriptors()
-        self._quotas = quotas_over(self.jobs, journal, self.turn, loop.time)
 
     def output_directory(self, job_id: str) -> Path:
         """Where the job's segments are."""
@@ -123,6 +136,12 @@ class Supervisor:
                 self._answer(
                     client, seq, lambda: client.say_whether(seq, self._why_not_start(call))
                 )
+            case requests.Turns():
+                self.pending.turns(client)
+                client.reply(seq)
+            case requests.Admit():
+                self.pending.admit(call)
+                client.reply(seq)
             case requests.Connect(job_id, port):
                 self.connections.begin(client, seq, self._listener(job_id).job, port)
             case requests.Input() | requests.Resize():
@@ -210,10 +229,19 @@ class Supervisor:
             raise removed(request, known.id)
         if known is not None and not self.turn.withdraws(known.id):
             self._tell_of(client, seq, known.id)
+        elif request.waiting.queue and self._has_to_wait(request, call):
+            self.pending.submit(request, call.quotas, outcome)
+            self._tell_of(client, seq, request.id)
         else:
             self._check_serving(call.drained)
             self._quotas.admit(request, call.quotas)
             self.starts.begin(request, outcome)
+
+    def _has_to_wait(self, request: Request, call: requests.Start | requests.MayStart) -> bool:
+        """Raises what is no matter of waiting."""
+        if self._stopping:
+            self._check_serving("")
+        return bool(self.pending.why_wait(request, call.quotas) or call.drained)
 
     def _why_not_start(self, call: requests.MayStart) -> SupervisorError | None:
         """What `_start` would refuse with now; None if it would start or find a job."""
@@ -221,8 +249,9 @@ class Supervisor:
         try:
             known = self.starts.pending(request) or self._journal.find_start(request)
             if not known:
-                self._check_serving(call.drained)
-                self._quotas.check(request, call.quotas)
+                if not (request.waiting.queue and self._has_to_wait(request, call)):
+                    self._check_serving(call.drained)
+                    self._quotas.check(request, call.quotas)
                 self.starts.check(request)
         except SupervisorError as error:
             return error
@@ -243,7 +272,7 @@ class Supervisor:
             self.stop(live, grace, way=way)
 
     def _signal(self, job_id: str, number: int, *, to_all: bool) -> None:
-        job = self._answers.find(job_id)
+        job = _begun(self._answers.find(job_id))
         if job.state is State.PAUSED and number == signal.SIGCONT:
             raise NotRunning(f"job {job_id} is paused: resume it in place of sending it SIGCONT")
         try:
@@ -253,7 +282,7 @@ class Supervisor:
 
     def _give(self, client: Client, seq: int, call: requests.Input | requests.Resize) -> None:
         """Hand input on. What a job was sent is in no record, so no turn is waited for."""
-        job = self._answers.find(call.id)
+        job = _begun(self._answers.find(call.id))
         try:
             match call:
                 case requests.Input(_, piece):
@@ -272,7 +301,7 @@ class Supervisor:
         """The job to pause or resume."""
         live = self.jobs.get(job_id)
         if live is None:
-            self._answers.find(job_id)
+            _begun(self._answers.find(job_id))
             raise ended(job_id)
         return live
 
@@ -286,6 +315,7 @@ class Supervisor:
 
     def _client_gone(self, client: Client) -> None:
         self._attendance.lost(client)
+        self.pending.client_gone(client)
 
     def _left_alone(self, live: LiveJob) -> None:
         log.info("job %s: nobody attends to it any more", live.job.id)
@@ -299,7 +329,7 @@ class Supervisor:
         """The job to connect to; one that has ended may have left something that listens."""
         live = self.jobs.get(job_id)
         if live is None:
-            self._answers.find(job_id)
+            _begun(self._answers.find(job_id))
             raise AlreadyEnded(f"job {job_id} has ended: nothing of it listens")
         return live
 
@@ -345,6 +375,9 @@ class Supervisor:
         for inner in self.jobs.inside(live.job.id):
             self.stop(inner, grace, why, way)
         seconds = live.job.request.grace if grace is None else grace
+        if live.job.state is State.PENDING:
+            self.pending.give_up(live, why)
+            return
         if live.job.state is State.STARTING:
             live.stop_after_start = (seconds, way)
             self._engine.give_up_after(live.job, seconds)
@@ -359,9 +392,9 @@ class Supervisor:
         self.turn.after_attempt(partial(self._engine.stop, live.job, seconds, way))
 
     def _remove(self, job_id: str) -> None:
-        self._answers.find(job_id)
+        job = self._answers.find(job_id)
         live = self.jobs.get(job_id)
-        if live is not None and not live.over:
+        if job.state is State.PENDING or (live is not None and not live.over):
             raise StillRunning(f"job {job_id} has not ended, or its output is still open")
         self.retention.remove([job_id])
 
@@ -395,6 +428,13 @@ def _why_no_input(job: Job, call: requests.Input | requests.Resize) -> str:
     if isinstance(call, requests.Resize):
         return f"job {job.id} has no terminal: it was not started with one"
     return f"job {job.id} was started without an input: it takes none (start it with -i or -t)"
+
+
+def _begun(job: Job) -> Job:
+    """The job, unless it still waits for its turn."""
+    if job.state is State.PENDING:
+        raise NotRunning(f"job {job.id} is pending: it has not been started yet")
+    return job
 
 
 def _with_fingerprint(request: Request) -> Request:

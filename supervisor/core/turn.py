@@ -45,6 +45,7 @@ class _Insert(NamedTuple):
     live: LiveJob
     then: Callable[[], None]
     failed: Callable[[str], None]
+    waited: bool
 
 
 class Turn:
@@ -96,10 +97,18 @@ class Turn:
         self._news: dict[str, LiveJob] = {}
 
     def insert(
-        self, live: LiveJob, *, then: Callable[[], None], failed: Callable[[str], None]
+        self,
+        live: LiveJob,
+        *,
+        then: Callable[[], None],
+        failed: Callable[[str], None],
+        waited: bool = False,
     ) -> None:
-        """Record a new job and call `then`, or `failed` with why it cannot be recorded."""
-        self._inserts.append(_Insert(live, then, failed))
+        """Record a new job, or the start of one that has `waited` on record.
+
+        Calls `then`, or `failed` with why it cannot be recorded.
+        """
+        self._inserts.append(_Insert(live, then, failed, waited))
         self._press()
 
     def update(self, live: LiveJob) -> None:
@@ -322,7 +331,10 @@ class Turn:
         for job_id in self._deletes:
             self._journal.delete(job_id, keep_key=job_id not in self._withdrawn)
         for insert in inserts:
-            self._journal.insert(insert.live.job)
+            if insert.waited:
+                self._journal.begin_waiting(insert.live.job)
+            else:
+                self._journal.insert(insert.live.job)
         for live in (self._notes | self._updates).values():
             self._journal.update(live.job)
         self._journal.commit(worth_a_sync=bool(inserts or self._updates or self._deletes))

@@ -20,7 +20,7 @@ from jobworker.supervisor.ipc.messages import error_of, stop_message
 from jobworker.supervisor.ipc.snapshot import JobSnapshot
 from jobworker.supervisor.ipc.watches import Watched, Watches
 from jobworker.supervisor.ipc.wire import FrameProtocol
-from jobworker.supervisor.job import AS_EVER, InputPiece, Received, StopWay
+from jobworker.supervisor.job import AS_EVER, Asker, InputPiece, Received, StopWay
 from jobworker.supervisor.keeper import packets
 
 # How long a request waits for a supervisor that is being restarted.
@@ -34,6 +34,10 @@ class Attending:
     """Somebody attends to a job; `leaves` is set when they take leave of it."""
 
     leaves: bool = False
+
+
+# Says of a job whose turn has come, and of who asked for it, whether it may be started.
+Judge = Callable[[JobSnapshot, Asker], ipc.Admit]
 
 
 class _Observer(NamedTuple):
@@ -53,6 +57,7 @@ class SupervisorClient:
         """`control` is the packet socket on which the keeper sends the ends of pipes."""
         self._control = control
         self._observer: _Observer | None = None
+        self._judge: Judge | None = None
         self._protocol: FrameProtocol | None = None
         self._numbers = itertools.count(1)
         self._unanswered: dict[int, tuple[bytes, asyncio.Future[ipc.Reply]]] = {}
@@ -242,6 +247,22 @@ class SupervisorClient:
             within_ns = self._observer.within_ns()
             self._send_only(ipc.Request(observe=ipc.Observe(within_ns=within_ns)))
 
+    def judge_turns(self, judge: "Judge") -> None:
+        """Be asked whether a job that waited may be started, whenever the turn of one has come.
+
+        Of its Admit, the ID is filled in here.
+        """
+        self._judge = judge
+        self._send_only(ipc.Request(turns=ipc.Turns()))
+
+    def _turn(self, turn: ipc.Turn) -> None:
+        if self._judge is None:
+            return
+        asker = Asker(tuple(turn.asker.tenants), turn.asker.serial, turn.asker.not_after_us)
+        admit = self._judge(JobSnapshot.from_message(turn.job), asker)
+        admit.id = turn.job.id
+        self._later(self._call(ipc.Request(admit=admit)))
+
     async def _one(self, request: ipc.Request) -> JobSnapshot:
         reply = await self._call(request)
         return JobSnapshot.from_message(reply.jobs[0])
@@ -292,6 +313,8 @@ class SupervisorClient:
         await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, end)
         self._protocol = protocol
         self._observe_on()
+        if self._judge is not None:
+            self._send_only(ipc.Request(turns=ipc.Turns()))
         for job_id, who in self._attending:
             self._send_only(ipc.Request(attend=ipc.Attend(id=job_id, who=who)))
         for frame, _ in list(self._unanswered.values()):
@@ -311,6 +334,8 @@ class SupervisorClient:
                     self._observer.told(JobSnapshot.from_message(event.changed.job))
             case "removed":
                 self._watches.removed(event.removed)
+            case "turn":
+                self._turn(event.turn)
             case "reply":
                 self._watches.answered(event.reply)
                 _, answer = self._unanswered.get(event.reply.seq, (b"", None))

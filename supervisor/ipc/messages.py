@@ -11,7 +11,7 @@ from jobworker.supervisor.exact_text import legible, to_bytes
 from jobworker.supervisor.host.accounting import Usage
 from jobworker.supervisor.host.limits import FIELDS, Limits
 from jobworker.supervisor.host.users import SERVICE_USER
-from jobworker.supervisor.job import Job, Overflow, Request, StopWay, Terminal
+from jobworker.supervisor.job import Asker, Job, Overflow, Request, StopWay, Terminal
 
 CODES: dict[type[errors.SupervisorError], ipc.Code] = {
     errors.InvalidRequest: ipc.INVALID,
@@ -119,7 +119,15 @@ def request_message(request: Request) -> pb.StartRequest:
         input=_input_name(request.input),
         terminal=terminal_message(request.terminal) if request.terminal.rows else None,
         onDisconnect=pb.OnDisconnect.Name(request.on_disconnect),
+        queue=request.waiting.queue,
+        priority=request.waiting.priority,
+        queueTimeoutSeconds=request.waiting.timeout,
     )
+
+
+def asker_message(asker: Asker) -> ipc.Asker:
+    """By which certificate a job was asked for, as it is told."""
+    return ipc.Asker(tenants=asker.tenants, serial=asker.serial, not_after_us=asker.not_after_us)
 
 
 def terminal_message(terminal: Terminal) -> pb.Terminal:

@@ -44,6 +44,7 @@ MAX_WHO = 200
 MAX_CHARACTERS = 65535
 _TERMINAL_KIND = re.compile(r"[A-Za-z0-9._+-]{0,64}")
 MAX_PORT = 65535
+MAX_PRIORITY = 1000
 # The program's name, the first of its arguments: it is a field of its own to most callers.
 COMMAND = "rawArguments.0"
 
@@ -122,6 +123,19 @@ class Connect(NamedTuple):
     port: int
 
 
+class Turns(NamedTuple):
+    """Ask to be told of every job whose turn has come."""
+
+
+class Admit(NamedTuple):
+    """Say whether such a job may be started: not at all for `refusal`, not now if `drained`."""
+
+    id: str
+    refusal: str
+    drained: str
+    quotas: dict[Kind, Quota]
+
+
 class Get(NamedTuple):
     """Ask for a job as it is."""
 
@@ -173,7 +187,7 @@ class Owners(NamedTuple):
 
 AboutInput = Input | Resize | Attend
 AboutOne = Stop | Signal | Pause | Resume | Get | Watch | Unwatch | Remove
-Call = Start | MayStart | Connect | AboutInput | AboutOne | List | Observe | Owners
+Call = Start | MayStart | Turns | Admit | Connect | AboutInput | AboutOne | List | Observe | Owners
 
 
 def parse(frame: bytes) -> tuple[int, Call]:
@@ -344,7 +358,35 @@ def check_start(order: ipc.Start) -> job.Request:
         terminal=_terminal(asked),
         on_disconnect=_on_disconnect(asked.onDisconnect),
         inside=_job_id(order.inside) if order.inside else "",
+        waiting=_waiting(asked),
+        asker=_asker(order.asker),
     )
+
+
+def _waiting(asked: pb.StartRequest) -> job.Waiting:
+    if asked.queue and not job.QUEUE_NAME.fullmatch(asked.queue):
+        problem = "a queue's name is up to 64 characters of A-Z a-z 0-9 . _ -, a letter first"
+        raise InvalidRequest(problem, "queue")
+    if not -MAX_PRIORITY <= asked.priority <= MAX_PRIORITY:
+        problem = (
+            f"a priority of {asked.priority} is not between -{MAX_PRIORITY} and {MAX_PRIORITY}"
+        )
+        raise InvalidRequest(problem, "priority")
+    timeout = _seconds(
+        "a time to wait", asked.queueTimeoutSeconds, MAX_TIMEOUT_SECONDS, "queueTimeoutSeconds"
+    )
+    for value, field in (asked.priority, "priority"), (timeout, "queueTimeoutSeconds"):
+        if value and not asked.queue:
+            raise InvalidRequest("a job that waits in no queue has none", field)
+    return job.Waiting(asked.queue, asked.priority, timeout)
+
+
+def _asker(asked: ipc.Asker) -> job.Asker:
+    return job.Asker(tuple(asked.tenants), asked.serial, asked.not_after_us)
+
+
+def _admit(asked: ipc.Admit) -> Admit:
+    return Admit(_job_id(asked.id), asked.refusal, asked.drained, _quotas(asked))
 
 
 def _port(number: int) -> int:
@@ -389,7 +431,7 @@ def _profile(asked: int) -> Profile:
         raise InvalidRequest(f"{asked} is not an isolation profile", "isolation") from None
 
 
-def _quotas(asked: ipc.Start) -> dict[Kind, Quota]:
+def _quotas(asked: ipc.Start | ipc.Admit) -> dict[Kind, Quota]:
     given = ((Kind.USER, asked.user_quota), (Kind.TENANT, asked.tenant_quota))
     return {
         kind: Quota(quota.running, quota.startsPerMinute, quota.outputBytes)
@@ -485,6 +527,8 @@ _READERS: dict[str | None, Callable[[Any], Call]] = {
     "resize": _resize,
     "attend": _attend,
     "connect": _connect,
+    "turns": lambda _: Turns(),
+    "admit": _admit,
     "list": _list,
     "observe": _observe,
     "owners": lambda _: Owners(),

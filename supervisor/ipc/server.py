@@ -10,9 +10,9 @@ from functools import partial
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.supervisor.errors import InvalidRequest, SupervisorError, fitting
 from jobworker.supervisor.ipc import requests
-from jobworker.supervisor.ipc.messages import error_reply, words_of
+from jobworker.supervisor.ipc.messages import asker_message, error_reply, job_message, words_of
 from jobworker.supervisor.ipc.wire import FrameProtocol
-from jobworker.supervisor.job import Received, State
+from jobworker.supervisor.job import Job, Received, State
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,13 @@ class Client:
             self._untold[job_id] = current
         else:
             self._send(ipc.Event(changed=ipc.Changed(job=current())))
+
+    def ask(self, job: Job) -> None:
+        """Ask whether a job may be started whose turn has come."""
+        # All of its command line, as it is judged by that.
+        message = job_message(job, gone=False, most=requests.MAX_SPEC_BYTES * 2)
+        turn = ipc.Turn(job=message, asker=asker_message(job.request.asker))
+        self._send(ipc.Event(turn=turn))
 
     def tell_removed(self, job_id: str) -> None:
         """Tell that there is no such job any more."""

@@ -20,12 +20,13 @@ from jobworker.supervisor.errors import InvalidRequest, StateError, words
 from jobworker.supervisor.host.accounting import Usage
 from jobworker.supervisor.host.disk_space import Ballast
 from jobworker.supervisor.ipc.requests import List
-from jobworker.supervisor.job import Job, Reason, Request, State
+from jobworker.supervisor.job import Entry, Job, Reason, Request, State
 from jobworker.supervisor.journal.job_clock import JobClock
 from jobworker.supervisor.journal.kept_output import KeptOutput
 from jobworker.supervisor.journal.pages import Pages
 from jobworker.supervisor.journal.schema import (
     APPLICATION_ID,
+    BEGIN_WAITING,
     COLUMNS,
     INSERT,
     MIGRATIONS,
@@ -165,6 +166,14 @@ class Journal:
         if job.state is State.ENDED:
             self.clock.ended(job.id)
 
+    def begin_waiting(self, job: Job) -> None:
+        """Record the start of a job that has waited: it is as old as that from here on."""
+        self.begin()
+        values = (_json_of(job.request), job.created_ns, job.id)
+        self._database.execute(BEGIN_WAITING, values)
+        self.update(job)
+        self.clock.created(job.id)
+
     def update(self, job: Job) -> None:
         """Record what has changed of a job."""
         self.begin()
@@ -205,7 +214,19 @@ class Journal:
 
     def unfinished(self) -> list[Job]:
         """Jobs not ended, or whose output is not complete, oldest first."""
-        return list(self._select("WHERE state <> 4 OR NOT output_complete ORDER BY id"))
+        clause = "WHERE (state <> 4 OR NOT output_complete) AND state <> 6 ORDER BY id"
+        return list(self._select(clause))
+
+    def waiting(self) -> Iterator[tuple[Entry, float]]:
+        """The jobs that wait for their turn, and how many seconds they do at most."""
+        rows = self._database.execute(
+            "SELECT id, owner, tenant, json_extract(request, '$.waiting.queue'), "
+            "json_extract(request, '$.waiting.priority'), "
+            "json_extract(request, '$.waiting.timeout') "
+            "FROM job INDEXED BY job_waiting WHERE state = 6 ORDER BY id"
+        )
+        for *entry, timeout in rows.fetchall():
+            yield Entry(*entry), timeout
 
     def ended(self) -> list[Ended]:
         """Every job that has ended with its output complete, the first to end first."""
@@ -227,7 +248,11 @@ class Journal:
         The longest ago first.
         """
         found = ((ago, self.find(job_id)) for job_id, ago in self.clock.created_within(seconds))
-        return [(ago, job.request) for ago, job in found if job is not None]
+        return [
+            (ago, job.request)
+            for ago, job in found
+            if job is not None and job.state is not State.PENDING
+        ]
 
     def page(self, asked: List) -> list[Job]:
         """The jobs of a page."""

@@ -19,6 +19,7 @@ _Row = tuple[Any, ...]
 # the table is WITHOUT ROWID, they end with its key, the ID.
 _INDEXES = """
 CREATE INDEX IF NOT EXISTS job_owner ON job (owner, tenant);
+CREATE INDEX IF NOT EXISTS job_waiting ON job (id) WHERE state = 6;
 CREATE INDEX IF NOT EXISTS job_owner_live ON job (owner, tenant) WHERE state <> 4;
 """
 _ENDED_BY = (

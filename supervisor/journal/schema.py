@@ -2,7 +2,7 @@
 
 # "jobw" in ASCII, so that file(1) and we know the file for ours.
 APPLICATION_ID = 0x6A6F6277
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 SCHEMA = """
 CREATE TABLE job (
@@ -46,6 +46,8 @@ ALTER TABLE job DROP COLUMN cgroup;
 """,
     # The state 5, paused, which a job-worker of before would not know.
     3: "",
+    # The state 6, pending, and reasons that only such jobs end for.
+    4: "",
 }
 
 # What is written once, and what `update` writes; both in the order of their values.
@@ -67,4 +69,5 @@ CHANGING = [
 COLUMNS = ", ".join(FIXED + CHANGING)
 _MARKS = ", ".join("?" * len(FIXED + CHANGING))
 INSERT = f"INSERT INTO job ({COLUMNS}) VALUES ({_MARKS})"  # noqa: S608 - no text but ours
+BEGIN_WAITING = "UPDATE job SET request = ?, created_ns = ? WHERE id = ?"
 UPDATE = f"UPDATE job SET {' = ?, '.join(CHANGING)} = ? WHERE id = ?"  # noqa: S608 - the same

@@ -42,7 +42,7 @@ WHERE id = ? AND request_id <> '' AND job_clock.created_ns > ?
 _FIND = "SELECT job_id, asked FROM start_key WHERE owner = ? AND request_id = ? AND created_ns > ?"
 
 # What a start is not told from another by.
-_NOT_ASKED = {"id", "owner", "request_id", "account", "asked"}
+_NOT_ASKED = {"id", "owner", "request_id", "account", "asked", "asker"}
 # Fields of a Request in words, where they are called otherwise.
 _WORDS = {
     "argv": "command",
@@ -52,6 +52,7 @@ _WORDS = {
     "login": "login environment",
     "profile": "isolation",
     "stop": "way to stop",
+    "waiting": "queue",
 }
 _SHOWN = 200
 

@@ -81,6 +81,8 @@ class Placement:
                 raise InvalidRequest(f"limit of {name}: {_OF_THE_OTHER}", FIELDS[name])
         if asked.profile is not Profile.UNSPECIFIED:
             raise InvalidRequest(f"isolation: {_OF_THE_OTHER}", "isolation")
+        if asked.waiting.queue:
+            raise InvalidRequest("what runs within a job waits for no turn", "queue")
         if not asked.network:
             raise InvalidRequest(f"network: {_OF_THE_OTHER}", "noNetwork")
         if other.profile is Profile.PRIVATE and not can_enter():

@@ -18,7 +18,12 @@ from jobworker.supervisor.job import (
 
 # What follows what, drawn anew here: a state's line has what may happen in it.
 LIFE = {
+    State.PENDING: {
+        Happening.TURN_CAME: State.STARTING,
+        Happening.GIVEN_UP: State.ENDED,
+    },
     State.STARTING: {
+        Happening.GIVEN_UP: State.ENDED,
         Happening.EXECUTED: State.RUNNING,
         Happening.EXIT: State.ENDED,
         Happening.LOSS: State.ENDED,
@@ -48,6 +53,7 @@ LIFE = {
 
 # Running and paused take turns.
 AGE = {
+    State.PENDING: -1,
     State.STARTING: 0,
     State.RUNNING: 1,
     State.PAUSED: 1,
@@ -65,9 +71,12 @@ def test_every_pair_leads_to_a_state_or_is_impossible(state: State, happening: H
             after(state, happening)
 
 
-@given(st.lists(st.sampled_from(Happening)))
-def test_a_life_goes_forward_and_ends_once(happenings: list[Happening]) -> None:
-    state = State.STARTING
+FIRST = st.sampled_from([State.PENDING, State.STARTING])
+ENDS = {Happening.EXIT, Happening.LOSS, Happening.GIVEN_UP}
+
+
+@given(FIRST, st.lists(st.sampled_from(Happening)))
+def test_a_life_goes_forward_and_ends_once(state: State, happenings: list[Happening]) -> None:
     ends = 0
     for happening in happenings:
         before = state
@@ -79,17 +88,18 @@ def test_a_life_goes_forward_and_ends_once(happenings: list[Happening]) -> None:
         assert AGE[state] >= AGE[before], "a job went back"
         assert before is not State.ENDED, "something happened to a job after its end"
         ends += state is State.ENDED
-        assert (state is State.ENDED) == (happening in {Happening.EXIT, Happening.LOSS})
+        assert (state is State.ENDED) == (happening in ENDS)
     assert ends == (state is State.ENDED)
 
 
 @given(st.lists(st.sampled_from(Happening)), st.sampled_from([Happening.EXIT, Happening.LOSS]))
 def test_every_job_can_end_at_any_time(happenings: list[Happening], end: Happening) -> None:
-    state = State.STARTING
-    for happening in happenings:
-        if happening in LIFE[state]:
-            state = after(state, happening)
-    assert state is State.ENDED or after(state, end) is State.ENDED
+    for state in (State.STARTING, State.PENDING):
+        for happening in happenings:
+            if happening in LIFE[state]:
+                state = after(state, happening)  # noqa: PLW2901 - how it goes on
+        last = Happening.GIVEN_UP if state is State.PENDING else end
+        assert state is State.ENDED or after(state, last) is State.ENDED
 
 
 signals = st.integers(0, 64)

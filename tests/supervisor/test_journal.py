@@ -91,7 +91,9 @@ def test_jobs_come_back_as_they_were_recorded(
         for job in expected.values()
         if job.state is not State.ENDED or not job.output_complete
     }
-    assert {job.id for job in journal.unfinished()} == unfinished
+    waiting = {job.id for job in expected.values() if job.state is State.PENDING}
+    assert {entry.id for entry, _ in journal.waiting()} == waiting
+    assert {job.id for job in journal.unfinished()} == unfinished - waiting
     assert {job.id for job in journal.ended()} == set(expected) - unfinished
     journal.close()
 

@@ -1,0 +1,309 @@
+"""Jobs that wait for their turn: on record, asked for again when it comes, and started then."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from time import time_ns
+
+from jobworker.supervisor.config import DEFAULT_QUEUE, QueueConfig
+from jobworker.supervisor.core.live_job import LiveJob
+from jobworker.supervisor.core.live_jobs import LiveJobs
+from jobworker.supervisor.core.queue import Queue
+from jobworker.supervisor.core.starts import Starts
+from jobworker.supervisor.core.turn import Turn
+from jobworker.supervisor.engine import Engine
+from jobworker.supervisor.errors import Exhausted, InvalidRequest, QuotaReached, SupervisorError
+from jobworker.supervisor.ipc import requests
+from jobworker.supervisor.ipc.server import Client
+from jobworker.supervisor.job import Entry, Happening, Job, Reason, Request, State, after
+from jobworker.supervisor.journal.journal import Journal
+from jobworker.supervisor.quotas import Kind, Quota, Quotas, Subject
+
+log = logging.getLogger(__name__)
+
+# Of jobs whose turn has come, so many are asked about at once.
+MOST_ASKED = 64
+# How often is looked for room that nobody tells of, such as that of a quota over time.
+LOOK_SECONDS = 1.0
+# What a job ends with that was never started: as `run` does for it.
+NEVER_STARTED = 125
+
+
+class Pending:
+    """Owns what waits. Only in memory is a job's place; all else is in its record.
+
+    `check_serving` raises why nothing at all can be started now.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        queues: Mapping[str, QueueConfig],
+        jobs: LiveJobs,
+        journal: Journal,
+        turn: Turn,
+        engine: Engine,
+        starts: Starts,
+        quotas: Quotas,
+        check_serving: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._queues = {DEFAULT_QUEUE: QueueConfig(), **queues}
+        self._jobs = jobs
+        self._journal = journal
+        self._turn = turn
+        self._engine = engine
+        self._starts = starts
+        self._quotas = quotas
+        self._check_serving = check_serving
+        self._queue = Queue()
+        # Those whose turn has come, until it is known whether they may be started.
+        self._asked: dict[str, tuple[Entry, Client]] = {}
+        self._fronts: list[Client] = []
+        # As they were when last told, by owner and tenant.
+        self._quotas_of: dict[tuple[str, str], Mapping[Kind, Quota]] = {}
+        # Why nothing is started, and until when that need not be asked again.
+        self._held = ("", 0.0)
+        self._looking = False
+        self._ticking = False
+
+    # -- coming and going --------------------------------------------------------------
+
+    def recover(self) -> None:
+        """Go on with what another supervisor has left waiting."""
+        for entry, timeout in self._journal.waiting():
+            self._queue.add(entry)
+            self._expire_after(entry.id, timeout)
+        self.look_soon()
+
+    def why_wait(self, request: Request, quotas: Mapping[Kind, Quota]) -> str:
+        """Why a job has to wait that is asked for now; empty if there is room for it.
+
+        Raises InvalidRequest for a queue that is not there.
+        """
+        name = request.waiting.queue
+        if name not in self._queues:
+            known = ", ".join(sorted(self._queues))
+            raise InvalidRequest(f"there is no queue {name!r}: they are {known}", "queue")
+        if self._queue.any_in(name):
+            return "others wait"
+        if full := self._full(name):
+            return full
+        try:
+            self._quotas.check(request, quotas)
+        except QuotaReached as error:
+            return str(error)
+        return ""
+
+    def submit(
+        self,
+        request: Request,
+        quotas: Mapping[Kind, Quota],
+        failed: Callable[[SupervisorError], None],
+    ) -> None:
+        """Have a job wait; it is on record when the turn ends, or has `failed` to be.
+
+        Raises InvalidRequest and CannotPlace for one that could not be started.
+        """
+        job = Job(self._engine.place(request), time_ns(), state=State.PENDING)
+        entry = Entry(
+            job.id, request.owner, request.tenant, request.waiting.queue, request.waiting.priority
+        )
+        self._quotas_of[request.owner, request.tenant] = quotas
+
+        def abandon(reason: str) -> None:
+            self._queue.discard(job.id)
+            failed(Exhausted(f"the job cannot be put on record ({reason}): is the disk full?"))
+
+        self._queue.add(entry)
+        self._turn.insert(LiveJob(job), then=self.look_soon, failed=abandon)
+        self._expire_after(job.id, request.waiting.timeout)
+        self._tick()
+
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._asked or self._queue.get(job_id) is not None
+
+    def __len__(self) -> int:
+        return len(self._queue) + len(self._asked)
+
+    def give_up(self, live: LiveJob, why: Reason, detail: str = "") -> None:
+        """End a job that waits."""
+        job = live.job
+        self._queue.discard(job.id)
+        self._asked.pop(job.id, None)
+        job.state = after(job.state, Happening.GIVEN_UP)
+        job.reason, job.detail, job.exit_status = why, detail, NEVER_STARTED
+        job.ended_ns = time_ns()
+        job.output_complete = live.gone = True
+        self._jobs.add(live)
+        self._turn.update(live)
+        self._jobs.retire(live)
+        self.look_soon()
+
+    def _expire_after(self, job_id: str, timeout: float) -> None:
+        if timeout:
+            waited = self._journal.clock.age_seconds(job_id)
+            self._loop.call_later(max(0.0, timeout - waited), self._expired, job_id, timeout)
+
+    def _expired(self, job_id: str, timeout: float) -> None:
+        if job_id in self and (job := self._journal.find(job_id)) is not None:
+            self.give_up(LiveJob(job), Reason.QUEUE_TIMEOUT, f"it waited for {timeout:g} s")
+
+    # -- whose turn it is --------------------------------------------------------------
+
+    def turns(self, client: Client) -> None:
+        """This client is asked about those whose turn has come, from here on."""
+        self._fronts = [one for one in self._fronts if not one.lost and one is not client]
+        self._fronts.append(client)
+        self.look_soon()
+
+    def client_gone(self, client: Client) -> None:
+        """It will not answer any more."""
+        self._fronts = [one for one in self._fronts if one is not client]
+        for entry, asked in list(self._asked.values()):
+            if asked is client:
+                del self._asked[entry.id]
+                self._queue.add(entry)
+        self.look_soon()
+
+    def look_soon(self) -> None:
+        """There may be room: look at the end of this turn of the loop."""
+        if len(self._queue) and not self._looking:
+            self._looking = True
+            self._loop.call_soon(self._look)
+        self._tick()
+
+    def _tick(self) -> None:
+        if len(self._queue) and not self._ticking:
+            self._ticking = True
+            self._loop.call_later(LOOK_SECONDS, self._ticked)
+
+    def _ticked(self) -> None:
+        self._ticking = False
+        self.look_soon()
+
+    def _look(self) -> None:
+        self._looking = False
+        words, until = self._held
+        if words and self._loop.time() < until:
+            return
+        running = self._running()
+        while len(self._asked) < MOST_ASKED:
+            entry = self._queue.next(running, self._blocked)
+            if entry is None:
+                return
+            self._turn_of(entry)
+            if self._queue.get(entry.id) is not None:
+                # It is put back: nothing can be started now.
+                return
+
+    def _running(self) -> Callable[[Subject], int]:
+        """How many somebody has, with those whose turn has come; counted once each."""
+        known: dict[Subject, int] = {}
+
+        def running(subject: Subject) -> int:
+            if subject not in known:
+                known[subject] = sum(
+                    one.job.state is not State.ENDED for one in self._jobs.of(subject)
+                )
+            asked = sum(
+                subject.name == (one.owner if subject.kind is Kind.USER else one.tenant)
+                for one, _ in self._asked.values()
+            )
+            return known[subject] + asked
+
+        return running
+
+    def _blocked(self, entry: Entry) -> str:
+        """Why a job has to wait on; empty if it need not, as far as is known here."""
+        if full := self._full(entry.queue):
+            return full
+        try:
+            self._quotas.check(entry, self._quotas_of.get((entry.owner, entry.tenant), {}))
+        except QuotaReached as error:
+            return str(error)
+        return ""
+
+    def _full(self, name: str) -> str:
+        # One that the settings have no more goes on as the default one.
+        parallel = self._queues.get(name, self._queues[DEFAULT_QUEUE]).parallel
+        if not parallel:
+            return ""
+        taken = self._jobs.running_in(name)
+        taken += sum(entry.queue == name for entry, _ in self._asked.values())
+        return f"{taken} of {parallel} run in the queue {name}" if taken >= parallel else ""
+
+    def explain(self, job_id: str) -> str:
+        """What a job waits for, in words."""
+        entry = self._queue.get(job_id)
+        if entry is None:
+            return "its turn has come"
+        words, until = self._held
+        why = words if self._loop.time() < until else self._blocked(entry)
+        before = self._queue.before(entry)
+        place = f"{before} of yours {'is' if before == 1 else 'are'} before it" if before else ""
+        return "; ".join(filter(None, (why, place))) or "its turn is next"
+
+    # -- starting ------------------------------------------------------------------------
+
+    def _turn_of(self, entry: Entry) -> None:
+        job = self._journal.find(entry.id)
+        if job is None or job.state is not State.PENDING:
+            return
+        if not job.request.asker.serial:
+            self._start(entry, job, {})
+        elif self._fronts:
+            client = self._fronts[-1]
+            self._asked[entry.id] = entry, client
+            client.ask(job)
+        else:
+            # It asks to be told of turns as soon as it is there.
+            self._queue.add(entry)
+
+    def admit(self, call: requests.Admit) -> None:
+        """The front has said whether a job may be started whose turn has come."""
+        entry, _ = self._asked.pop(call.id, (None, None))
+        if entry is None:
+            # It was stopped meanwhile, say.
+            return
+        job = self._journal.find(entry.id)
+        if job is None or job.state is not State.PENDING:
+            return
+        if call.refusal:
+            self.give_up(LiveJob(job), Reason.REFUSED, call.refusal)
+            return
+        self._quotas_of[entry.owner, entry.tenant] = call.quotas
+        if call.drained:
+            self._hold(entry, call.drained)
+            return
+        self._start(entry, job, call.quotas)
+        self.look_soon()
+
+    def _hold(self, entry: Entry, words: str) -> None:
+        """Nothing can be started for now."""
+        self._held = words, self._loop.time() + LOOK_SECONDS
+        self._queue.add(entry)
+        self._tick()
+
+    def _start(self, entry: Entry, job: Job, quotas: Mapping[Kind, Quota]) -> None:
+        try:
+            self._check_serving()
+            if self._full(entry.queue):
+                self._queue.add(entry)
+                return
+            self._quotas.admit(job.request, quotas)
+        except QuotaReached:
+            self._queue.add(entry)
+            return
+        except SupervisorError as error:
+            self._hold(entry, str(error))
+            return
+        try:
+            self._starts.begin_waiting(job, partial(self._undone, entry))
+        except SupervisorError as error:
+            self.give_up(LiveJob(job), Reason.CANNOT_START, str(error))
+
+    def _undone(self, entry: Entry, reason: str) -> None:
+        """Its start cannot be put on record: it waits on."""
+        self._hold(entry, f"starts cannot be put on record ({reason}): is the disk full?")
