@@ -224,6 +224,9 @@ class Supervisor:
         if self.starts.pending(request):
             self.starts.join(request, outcome)
             return
+        if self.turn.withdraws(request.id):
+            # The engine lets go of one start before it is told of another under that ID.
+            self.turn.settle_all()
         known = self._journal.find_start(request)
         if known is not None and self.turn.removes(known.id):
             raise removed(request, known.id)

@@ -20,7 +20,7 @@ from jobworker.supervisor.config import QueueConfig, SupervisorConfig
 from jobworker.supervisor.core.recovery import recover
 from jobworker.supervisor.core.supervisor import Supervisor
 from jobworker.supervisor.engine import Exit, Reports
-from jobworker.supervisor.errors import SupervisorError
+from jobworker.supervisor.errors import CannotExecute, SupervisorError
 from jobworker.supervisor.host.accounting import UNKNOWN, Usage
 from jobworker.supervisor.ipc import requests
 from jobworker.supervisor.ipc.server import Client
@@ -170,7 +170,7 @@ class World:
         self._supervisor = Supervisor(self._config, self._journal, self.engine, lambda: None)
         recover(self._supervisor, self._journal, self.engine)
         self.front = Front()
-        self._handle(requests.Turns())
+        self.handle(requests.Turns())
 
     def crash(self) -> None:
         """Only what was committed is there for the next one."""
@@ -184,7 +184,7 @@ class World:
     def close(self) -> None:
         self._journal.close()
 
-    def _handle(self, call: requests.Call) -> None:
+    def handle(self, call: requests.Call) -> None:
         self.front.attempt(1, lambda: self._supervisor._handle(self.front, 1, call))
 
     def _quotas(self, tenant: str) -> dict[Kind, Quota]:
@@ -202,7 +202,7 @@ class World:
             asker=asker,
         )
         self.asked_for[request.id] = request
-        self._handle(requests.Start(request, self._quotas(tenant)))
+        self.handle(requests.Start(request, self._quotas(tenant)))
 
     def launched(self, job: Job) -> None:
         """What the engine is told to start may be started now, for the first time."""
@@ -231,19 +231,19 @@ class World:
             if refusal:
                 self._never.add(job_id)
             quotas = self._quotas(request.tenant)
-            self._handle(requests.Admit(job_id, refusal, "", quotas))
+            self.handle(requests.Admit(job_id, refusal, "", quotas))
         del self.front.asked[:count]
 
     def stop(self, job_id: str) -> None:
         way = self.asked_for[job_id].stop
-        self._handle(requests.Stop(job_id, 0.0, way))
+        self.handle(requests.Stop(job_id, 0.0, way))
 
     def front_dies(self) -> None:
         """And another comes."""
         gone, self.front = self.front, Front()
         gone.lost = True
         self._supervisor._client_gone(gone)
-        self._handle(requests.Turns())
+        self.handle(requests.Turns())
 
     def job(self, job_id: str) -> Job | None:
         live = self._supervisor.jobs.get(job_id)
@@ -350,3 +350,32 @@ def test_none_is_lost_or_started_twice_or_out_of_bounds(happening: list[tuple[An
             await _all_of_it(World(Path(directory)), happening)
 
         runner.run(run())
+
+
+def test_a_start_that_fails_is_let_go_before_it_is_repeated(tmp_path: Path) -> None:
+    """Repeated in the very turn in which it failed, it was told to have succeeded.
+
+    The keeper makes one process for an ID, and still had that of the start before.
+    """
+    with clock() as runner:
+
+        async def run() -> list[str]:
+            world = World(tmp_path)
+            order: list[str] = []
+            request = Request(str(uuid7()), "ann", "red", ("true",))
+            again = requests.Start(request, {})
+
+            def launch(job: Job) -> None:
+                order.append("launch")
+                world.engine.reports.failed(job, CannotExecute("no", 2, program=True))
+                if len(order) == 1:
+                    world.handle(again)
+
+            world.engine.launch = launch  # type: ignore[method-assign]
+            world.engine.forget = lambda _: order.append("forget")
+            world.handle(again)
+            await passes()
+            world.close()
+            return order
+
+        assert runner.run(run()) == ["launch", "forget", "launch", "forget"]
