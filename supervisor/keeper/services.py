@@ -163,6 +163,10 @@ class Services:
             bell, their_bell = socket.socketpair()
             ours.enter_context(bell)
             theirs.enter_context(their_bell)
+            # While there is no process yet that would go on without its end, if this is refused.
+            mailbox = Mailbox(control, self._selector, bell)
+            ours.pop_all()
+            ours.callback(mailbox.close)
             listening = self.listening.sockets() if service is self.front else ()
             line = packets.Line(their_control, their_bell, listening)
             process = self._spawn.Process(
@@ -171,7 +175,6 @@ class Services:
                 name=service.name,
             )
             process.start()
-            mailbox = Mailbox(control, self._selector, bell)
             ours.pop_all()
         service.started(process, mailbox)
         return mailbox

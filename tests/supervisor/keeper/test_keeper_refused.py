@@ -14,7 +14,9 @@ import psutil
 import pytest
 
 from jobworker.supervisor.keeper import packets, sd_notify
+from jobworker.supervisor.keeper.config import KeeperConfig, ServiceConfig
 from jobworker.supervisor.keeper.mailbox import Mailbox
+from jobworker.supervisor.keeper.services import Services
 from jobworker.supervisor.keeper.state_lock import DORMANT, SERVING, Holder, StateLock, holder_of
 from tests.supervisor.keeper.test_births import open_files
 from tests.supervisor.keeper.test_keeper_exhausted import descriptors_of
@@ -100,6 +102,56 @@ def test_a_packet_is_received_later(number: int, monkeypatch: pytest.MonkeyPatch
         assert mailbox.receive() == (("packet",), ())
         assert not mailbox.refused
         mailbox.close()
+
+
+class Selector(selectors.DefaultSelector):
+    """One that the kernel refuses another descriptor (epoll_ctl(2)) as often as is said."""
+
+    refuses = 0
+
+    def register(self, *args: Any) -> selectors.SelectorKey:
+        if self.refuses:
+            self.refuses -= 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().register(*args)
+
+
+def test_a_service_that_cannot_be_heard_is_not_started() -> None:
+    """It had its process, beside which another was started a second later."""
+    before, children = open_files(), psutil.Process().children()
+    with Selector() as selector:
+        nothing = ServiceConfig("os:getpid", "{}")
+        services = Services(KeeperConfig("/nowhere", nothing, None, -1, {}), selector)
+        selector.refuses = 1
+        with pytest.raises(OSError, match="No space"):
+            services.start(services.supervisor)
+        assert psutil.Process().children() == children
+        assert not selector.get_map()
+    assert open_files() == before
+
+
+def test_a_packet_waits_also_where_nobody_tells_of_room() -> None:
+    ours, theirs = packets.pair()
+    bell, rung = socket.socketpair()
+    with Selector() as selector, theirs, rung:
+        mailbox = Mailbox(ours, selector, bell)
+        selector.refuses = 1
+        sent = 0
+        while mailbox.idle:
+            mailbox.post(("packet", sent))
+            sent += 1
+        assert mailbox.refused
+        mailbox.flush()
+        assert not mailbox.refused
+        assert [packets.receive(theirs) for _ in range(sent - 1)] == [
+            (("packet", number), ()) for number in range(sent - 1)
+        ]
+        ((key, events),) = selector.select(0)
+        assert (key.data, events) == (mailbox, selectors.EVENT_WRITE)
+        mailbox.flush()
+        assert packets.receive(theirs) == (("packet", sent - 1), ())
+        mailbox.close()
+        assert not selector.get_map()
 
 
 @pytest.mark.parametrize(
