@@ -23,7 +23,7 @@ from jobworker.supervisor import (
 )
 from tests.support import dying_supervisor
 from tests.support.file_systems import Hanging
-from tests.support.library import Site, eventually
+from tests.support.library import POLL_SECONDS, Site, eventually
 
 HERE = "jobworker.supervisor."
 # A start's stages, in the order of a supervisor's program.
@@ -49,6 +49,13 @@ STOP = {
     "about to be asked to end": "local.stops:Stops.begin before",
     "looked at": "local.stops:Stops._look before",
     "gone": "core.progress:Progress.stopped before",
+}
+# From a stop's record to its signal, each with whether the stop is on record by then.
+STOP_SIGNAL = {
+    "about to be recorded": ("journal.journal:Journal.commit before", False),
+    "recorded, not signalled": ("local.stops:_Stop.tell before", True),
+    "signalled": ("local.stops:_Stop.tell after", True),
+    "killed": ("local.stops:Stops._advance after", True),
 }
 # How often each supervisor in turn dies at the point.
 DEATHS = 2
@@ -137,6 +144,42 @@ def test_a_stop_is_gone_on_with(site: Site, dying: Dying, deaths: Path, point: s
         assert output(job) == b"up\n"
         # Whoever comes after a death at the end of the stop may have none to go on with.
         assert len(deaths.read_text()) <= (1 if point == STOP["gone"] else 0)
+
+
+@without_cgroup
+@pytest.mark.parametrize("stage", STOP_SIGNAL)
+def test_why_a_job_ends_is_on_record_before_its_signal(
+    site: Site, dying: Dying, deaths: Path, stage: str
+) -> None:
+    """Else a job that was stopped would have ended by a signal of nobody's."""
+    point, recorded = STOP_SIGNAL[stage]
+    grace = 0 if "killed" in stage else 1000
+    dying(point)
+    deaths.write_text("")
+
+    async def scenario() -> None:
+        async with site.async_worker() as worker:
+            job = await worker.start(["sleep", "1000"])
+            keeper, supervisor = site.keeper(), site.supervisor()
+            assert supervisor is not None
+            # There is no other supervisor yet, which would be asked again.
+            keeper.suspend()
+            deaths.write_text("x")
+            asking = asyncio.ensure_future(worker.client.stop(job.id, grace))
+            while supervisor.status() != psutil.STATUS_ZOMBIE:
+                await asyncio.sleep(POLL_SECONDS)
+            asking.cancel()
+            await asyncio.wait([asking])
+            keeper.resume()
+            if not recorded:
+                assert (await job.status()).state is State.RUNNING
+                await job.stop(grace)
+            ended = await job.wait()
+            assert ended.reason is Reason.STOPPED
+            assert ended.signal in (signal.SIGTERM, signal.SIGKILL)
+            assert deaths.read_text() == ""
+
+    asyncio.run(scenario())
 
 
 def test_a_grace_is_not_forgotten(site: Site) -> None:
