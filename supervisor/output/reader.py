@@ -175,8 +175,8 @@ class OutputReader:
         """The offset of the first byte that arrived at that time or later; `end` if none did.
 
         A gap that began before counts as well: it may have gone on until then. What
-        follows may have earlier times, where the clock was set back: within a
-        segment times ascend, from one to the next they need not.
+        follows may have earlier times, where the clock was set back: from one
+        segment to the next, and within those that earlier versions wrote.
         """
         offset = end
         before: Record | None = None
@@ -193,7 +193,7 @@ class OutputReader:
         """The offset after the last byte that arrived before that time."""
         following = end
         for segment in self._segments_backwards():
-            number = segment.index.since(time_ns)
+            number = segment.index.until(time_ns)
             if number:
                 last = number == len(segment.index)
                 return min(following if last else segment.index[number].offset, end)

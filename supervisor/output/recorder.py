@@ -15,7 +15,7 @@ from typing import NamedTuple
 from jobworker.supervisor.host.disk_space import NO_ROOM
 from jobworker.supervisor.host.holes import punch
 from jobworker.supervisor.output import segments
-from jobworker.supervisor.output.segments import GAP, INDEX_BLOCK, RECORD, Index
+from jobworker.supervisor.output.segments import ASCENDING, GAP, INDEX_BLOCK, RECORD, Index
 
 # Bytes of one stream that arrive within so many nanoseconds share a time.
 TIME_RESOLUTION_NS = 5_000_000
@@ -51,7 +51,7 @@ class Recorder:
         self._directory = directory
         self._keep = keep
         self._data = self._index = -1
-        self._records = self._slots = 0
+        self._records = self._slots = self._first = 0
         self._start = 0
         self._stream = self._begun = -1
         self._time = 0
@@ -197,11 +197,11 @@ class Recorder:
         if stream == self._stream and (fresh or stream == GAP):
             return
         # One slot is left free for a gap, which must need no room.
-        if number + (stream != GAP) >= self._slots:
+        if self._first + number + (stream != GAP) >= self._slots:
             os.posix_fallocate(self._index, self._slots * RECORD.size, INDEX_BLOCK)
             self._slots += INDEX_BLOCK // RECORD.size
         record = RECORD.pack(offset, max(1, now_ns), stream)
-        os.pwrite(self._index, record, number * RECORD.size)
+        os.pwrite(self._index, record, (self._first + number) * RECORD.size)
         self._records = number + 1
         self._begun, self._stream, self._time = offset, stream, now_ns
 
@@ -222,19 +222,22 @@ class Recorder:
         try:
             if os.fstat(index).st_size < INDEX_BLOCK:
                 os.posix_fallocate(index, 0, INDEX_BLOCK)
+            if not any(os.pread(index, RECORD.size, 0)):
+                os.pwrite(index, RECORD.pack(start, 1, ASCENDING), 0)
             data = os.open(segments.data_path(self._directory, start), flags, 0o640)
         except OSError:
             os.close(index)
             raise
         self.close()
         self._index, self._data = index, data
-        self._slots = os.fstat(index).st_size // RECORD.size
         self._start = start
         self._resume(Index(index))
 
     def _resume(self, index: Index) -> None:
         """Go on after the last record; in a gap, if it began one."""
         self._records = len(index)
+        self._first = index.first
+        self._slots = os.fstat(self._index).st_size // RECORD.size
         self._begun = self._stream = -1
         self._time = 0
         if self._records:

@@ -5,7 +5,9 @@ of the segment's first byte, in 20 digits: `N.data`, the raw bytes of both
 streams in order of arrival, and `N.index`, records of (offset, time, stream)
 for every run of bytes of one stream. A run ends where the next record begins.
 
-Within a segment times ascend; a clock that is set back begins a new one.
+Within a segment times ascend; a clock that is set back begins a new one. Such an
+index has ASCENDING for its first record, which is of no bytes. Those that earlier
+versions wrote have none, and their times may go back.
 
 A record is written before its bytes, so of several with the same offset only
 the last counts. The index is allocated in whole blocks of zeros ahead of its
@@ -16,6 +18,7 @@ Every segment ends where the next begins, so the size of a data file tells how
 far it reaches, whether it is still being written or not.
 """
 
+import contextlib
 import os
 import struct
 from bisect import bisect_left, bisect_right
@@ -28,6 +31,8 @@ RECORD = struct.Struct("<QqQ")
 GAP = 0
 STDOUT = 1
 STDERR = 2
+# Of a record of no bytes.
+ASCENDING = 3
 # By how much the index grows at once.
 INDEX_BLOCK = 170 * RECORD.size
 
@@ -68,21 +73,31 @@ def recorded_end(directory: Path) -> int:
 
 
 class Index:
-    """The records of one segment, read from an open file as they are needed."""
+    """The records of one segment, read from an open file as they are needed.
+
+    `first` is the slot of the first that is of a run: they are numbered from there.
+    """
 
     def __init__(self, descriptor: int) -> None:
         """The descriptor stays the caller's."""
         self._descriptor = descriptor
+        self.first = 0
+        with contextlib.suppress(IndexError):
+            self.first = int(self[0].stream == ASCENDING)
 
     def __getitem__(self, number: int) -> Record:
-        data = os.pread(self._descriptor, RECORD.size, number * RECORD.size)
+        data = self._read(number, RECORD.size)
         if len(data) < RECORD.size:
             raise IndexError(number)
         return Record(*RECORD.unpack(data))
 
+    def _read(self, number: int, size: int) -> bytes:
+        """Bytes from this record on."""
+        return os.pread(self._descriptor, size, (self.first + number) * RECORD.size)
+
     def __len__(self) -> int:
         """How many records there are; more may be written any time."""
-        slots = range(os.fstat(self._descriptor).st_size // RECORD.size)
+        slots = range(os.fstat(self._descriptor).st_size // RECORD.size - self.first)
         # Unused slots are zeros, and no time is zero.
         return bisect_left(slots, True, key=lambda slot: self[slot].time_ns == 0)
 
@@ -101,11 +116,27 @@ class Index:
 
     def since(self, time_ns: int) -> int:
         """The number of the first record of this time or later; len() when there is none."""
+        if self.first:
+            return self._ascending_since(time_ns)
+        later = (at for at, record in enumerate(self.onward(0)) if record.time_ns >= time_ns)
+        return next(later, len(self))
+
+    def until(self, time_ns: int) -> int:
+        """The number after that of the last record before this time; 0 when there is none."""
+        if self.first:
+            return self._ascending_since(time_ns)
+        count = len(self)
+        before = (
+            at for at, record in enumerate(self.backward(count - 1)) if record.time_ns < time_ns
+        )
+        return count - next(before, count)
+
+    def _ascending_since(self, time_ns: int) -> int:
         return bisect_right(range(len(self)), time_ns - 1, key=lambda number: self[number].time_ns)
 
     def onward(self, number: int) -> Iterator[Record]:
         """The records from this number on."""
-        while data := os.pread(self._descriptor, INDEX_BLOCK, number * RECORD.size):
+        while data := self._read(number, INDEX_BLOCK):
             for record in map(Record._make, RECORD.iter_unpack(_whole(data))):
                 if not record.time_ns:
                     return
@@ -117,7 +148,7 @@ class Index:
         while number >= 0:
             first = max(0, number + 1 - INDEX_BLOCK // RECORD.size)
             size = (number + 1 - first) * RECORD.size
-            data = os.pread(self._descriptor, size, first * RECORD.size)
+            data = self._read(first, size)
             yield from map(Record._make, reversed(list(RECORD.iter_unpack(_whole(data)))))
             number = first - 1
 
