@@ -138,7 +138,7 @@ DOORS = {
     "supervisor.journal": "journal missing start_keys",
     "supervisor.keeper": "config forked logs packets proc program state_lock upgrade",
     "supervisor.local": "engine keeper_link",
-    "supervisor.output": "follow pump reader recorder segments",
+    "supervisor.output": "follow limbo pump reader recorder segments",
 }
 
 # The keeper's own names for its children are changed by the one library that can.

@@ -64,15 +64,20 @@ class Journal:
                 f"{path} cannot be opened for writing: {words(error.errno or 0)}: "
                 "move it away, or give the service a state_dir that it can write to"
             ) from error
+        room = path.with_name("ballast")
         try:
-            version = _look_at(path)
-            self._database = sqlite3.connect(path, isolation_level=None)
             try:
-                self._prepare(version)
-            except BaseException:
-                self._database.close()
-                raise
+                self._open(path)
+            except sqlite3.OperationalError as error:
+                # Such as no room for SQLite's files beside it.
+                if not _of_the_disk(error) or not Ballast(room, BALLAST_BYTES).give_up():
+                    raise
+                self._open(path)
         except sqlite3.DatabaseError as error:
+            if _of_the_disk(error):
+                raise StateError(
+                    f"the journal {path} cannot be opened ({error}): is its disk full?"
+                ) from error
             raise StateError(
                 f"{path} is not a usable journal ({error}): move it away to begin a new one, "
                 "or restore it from a backup"
@@ -85,7 +90,16 @@ class Journal:
         # Commits since the last sync.
         self.dirty = False
         # Room for what must go on record when somebody has filled the disk.
-        self._ballast = Ballast(path.with_name("ballast"), BALLAST_BYTES)
+        self._ballast = Ballast(room, BALLAST_BYTES)
+
+    def _open(self, path: Path) -> None:
+        version = _look_at(path)
+        self._database = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._prepare(version)
+        except BaseException:
+            self._database.close()
+            raise
 
     def make_room(self) -> bool:
         """Give up the room that was taken ahead; False when there is none to give."""
@@ -265,6 +279,11 @@ class Journal:
     def _select(self, clause: str, *values: str | int) -> Iterator[Job]:
         for row in self._database.execute(f"SELECT {COLUMNS} FROM job {clause}", values):  # noqa: S608
             yield _job_of(row)
+
+
+def _of_the_disk(error: sqlite3.Error) -> bool:
+    """Whether it says nothing of the file itself (https://sqlite.org/rescode.html)."""
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
 
 
 def _look_at(path: Path) -> int:

@@ -23,6 +23,7 @@ from jobworker.supervisor.keeper.births import Births
 from jobworker.supervisor.keeper.config import REFUSED, KeeperConfig
 from jobworker.supervisor.keeper.ledger import ExitLedger
 from jobworker.supervisor.keeper.mailbox import Mailbox
+from jobworker.supervisor.keeper.program import in_memory
 from jobworker.supervisor.keeper.services import Ending, Phase, Service, Services
 from jobworker.supervisor.keeper.state_lock import DORMANT, SERVING, StateLock
 from jobworker.supervisor.keeper.upgrade import Upgrade
@@ -45,6 +46,8 @@ class Keeper:
         self._lock = lock
         self._selector = selectors.DefaultSelector()
         self._births = Births()
+        # What a supervisor has under way from jobs' pipes to a gap in their output.
+        self._limbo = in_memory("jobworker-limbo", b"")
         # What a supervisor tells this keeper, and so its jobs, from another by.
         self._identity = os.urandom(8).hex()
         self._ledger = ExitLedger()
@@ -100,6 +103,7 @@ class Keeper:
         """Give a new supervisor what the one before left: descriptors, exits, clients."""
         for key, born in self._births.items():
             mailbox.post(("kept", key, born.pid, born.start), born.kept)
+        mailbox.post(("limbo",), (self._limbo,))
         mailbox.post(("can", "input"))
         mailbox.post(("keeper", os.getpid(), self._identity))
         self._ledger.resend_all()

@@ -17,6 +17,7 @@ from time import time_ns
 from jobworker.supervisor.host.disk_space import NO_ROOM, FreeSpace
 from jobworker.supervisor.job import OutputLimit, Overflow, State
 from jobworker.supervisor.local.local_job import LocalJob
+from jobworker.supervisor.output.limbo import Limbo
 from jobworker.supervisor.output.pump import SHARE_BYTES, Pump
 from jobworker.supervisor.output.recorder import TIME_RESOLUTION_NS
 
@@ -75,6 +76,7 @@ class Capture:
         loop: asyncio.AbstractEventLoop,
         pump: Pump,
         space: FreeSpace,
+        limbo: Limbo,
         *,
         grew: Callable[[LocalJob], None],
         complete: Callable[[LocalJob], None],
@@ -86,7 +88,7 @@ class Capture:
         self._grew = grew
         self._complete = complete
         self._overflowed = overflowed
-        self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        self._limbo = limbo
         self._allowances: dict[str, Allowance] = {}
         # By job whose main process has ended: pipe -> bytes that were in it then
         # and have not moved.
@@ -185,7 +187,7 @@ class Capture:
         return moved
 
     def _lose(self, local: LocalJob, pipe: int, limit: OutputLimit, share: int) -> int:
-        lost = local.output.recorder.lose(pipe, self._null, time_ns(), share)
+        lost = local.output.recorder.lose(pipe, self._limbo, time_ns(), share)
         if lost and limit.overflow is Overflow.STOP_JOB:
             self._overflowed(local)
         return lost
@@ -200,7 +202,7 @@ class Capture:
         pressing = _fullness(pipe) >= PRESSING or _at_end(pipe) or local.job.state is State.ENDED
         if error.errno in NO_ROOM and pressing:
             with contextlib.suppress(OSError):
-                lost = local.output.recorder.lose(pipe, self._null, time_ns(), SHARE_BYTES)
+                lost = local.output.recorder.lose(pipe, self._limbo, time_ns(), SHARE_BYTES)
                 if lost:
                     self._moved(local, pipe, lost)
                 else:

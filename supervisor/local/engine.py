@@ -34,6 +34,7 @@ from jobworker.supervisor.local.placement import Placement
 from jobworker.supervisor.local.stops import Stops
 from jobworker.supervisor.local.streams import Streams, more_kept
 from jobworker.supervisor.local.survivors import end_survivors
+from jobworker.supervisor.output.limbo import Limbo
 from jobworker.supervisor.output.pump import Pump
 from jobworker.supervisor.output.recorder import Keep, Recorder
 
@@ -80,6 +81,7 @@ class LocalEngine:
             loop,
             self._pump,
             FreeSpace(self._output, config.min_free),
+            Limbo.left_by(keeper.limbo),
             grew=lambda local: self._reports.grew(local.job),
             complete=self._pipes_ended,
             overflowed=lambda local: self._reports.overflowed(local.job),

@@ -35,6 +35,8 @@ class KeeperLink:
         self.old = False
         # What it can do beyond what every one can.
         self.can: frozenset[str] = frozenset()
+        # Its file for output.limbo; -1 from a keeper that has none.
+        self.limbo = -1
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ringing = False
 
@@ -51,6 +53,8 @@ class KeeperLink:
                     kept[key] = Kept(pid, start, descriptors)
                 case (("kept", str(key)), (launcher, stdout, stderr, pidfd)):
                     kept[key] = Kept(0, 0, (stdout, stderr, launcher, pidfd))
+                case (("limbo",), (descriptor,)):
+                    self.limbo = descriptor
                 case (("can", *abilities), _):
                     self.can = frozenset(map(str, abilities))
                 case (("keeper", int(_), str(identity)), _):

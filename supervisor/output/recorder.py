@@ -15,6 +15,7 @@ from typing import NamedTuple
 from jobworker.supervisor.host.disk_space import NO_ROOM
 from jobworker.supervisor.host.holes import punch
 from jobworker.supervisor.output import segments
+from jobworker.supervisor.output.limbo import Limbo
 from jobworker.supervisor.output.segments import ASCENDING, GAP, INDEX_BLOCK, RECORD, Index
 
 # Bytes of one stream that arrive within so many nanoseconds share a time.
@@ -88,16 +89,15 @@ class Recorder:
         self.end += moved
         return moved
 
-    def lose(self, pipe: int, null: int, now_ns: int, limit: int) -> int:
+    def lose(self, pipe: int, limbo: Limbo, now_ns: int, limit: int) -> int:
         """Take up to `limit` bytes out of the pipe that are not to be kept: they become a gap.
 
-        `null` is /dev/null, open for writing. Returns and raises as `record`
-        does, except that it needs no room but for a job's first byte.
+        Returns and raises as `record` does, except that it needs no room but for a
+        job's first byte.
 
         The file takes the bytes, which a record before them says are none, and gives
         their room back: so a death at any moment leaves the gap as long as it is.
-        Without room for that, or holes, they go to `null`, and a death between that
-        and the next system call leaves the gap too short.
+        Without room for that, or holes, `limbo` takes them, with the same promise.
         """
         if self._data < 0:
             if not _has_bytes(pipe):
@@ -107,11 +107,10 @@ class Recorder:
             self._begin_segment()
         self._begin_run(self.end, GAP, now_ns)
         size = self.end - self._start
-        flags = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
         lost = self._swallow(pipe, size, limit) if self._holes else -1
         if lost < 0:
-            lost = os.splice(pipe, null, limit, flags=flags)
-            os.ftruncate(self._data, size + lost)
+            path = segments.data_path(self._directory, self._start)
+            lost = limbo.swallow(pipe, limit, path, size)
         self.end += lost
         return lost
 

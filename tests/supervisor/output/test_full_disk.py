@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from jobworker.supervisor import Chunk, Exhausted, Gap, JobWorker
+from jobworker.supervisor import Chunk, Exhausted, Gap, JobWorker, StateError
+from jobworker.supervisor.journal.journal import Journal
 from tests.support.file_systems import free, small_file_system
+from tests.support.library import Site
 from tests.support.waiting import until
 
 MIB = 1024 * 1024
@@ -62,6 +64,36 @@ def test_the_loss_is_a_gap(small_disk: Path, tmp_path: Path) -> None:
             _check(piece)
     assert at == end
     assert isinstance(pieces[-1], Chunk), "recording did not go on"
+
+
+def test_a_loss_is_as_long_as_it_was_through_deaths(small_disk: Path, tmp_path: Path) -> None:
+    """What went to /dev/null when the supervisor died was missing from the gap."""
+    size, gate = 512 * MIB, tmp_path / "gate"
+    site = Site(small_disk / "state", "off")
+    script = f"echo; until [ -e {gate} ]; do sleep 0.01; done; exec head -c {size} /dev/zero"
+    with site.worker() as worker:
+        job = worker.start(["sh", "-c", script])
+        next(job.output())
+        _fill(small_disk / "ballast")
+        gate.touch()
+        for number in range(1, 4):
+            until(lambda reached=number: job.status().output_end > reached * size // 4)
+            site.signal_supervisor()
+        (small_disk / "ballast").unlink()
+        assert job.wait().exit_code == 0
+        assert [type(piece) for piece in job.output()][:2] == [Chunk, Gap]
+        assert job.status().output_end == 1 + size
+
+
+def test_a_journal_is_opened_on_a_full_disk_while_there_is_room_ahead(small_disk: Path) -> None:
+    """It was said to be none, and to be moved away."""
+    Journal(small_disk / "journal.sqlite").close()
+    _fill(small_disk / "others")
+    Journal(small_disk / "journal.sqlite").close()
+    (small_disk / "ballast").unlink()
+    _fill(small_disk / "more of others")
+    with pytest.raises(StateError, match="is its disk full"):
+        Journal(small_disk / "journal.sqlite")
 
 
 def test_a_start_that_cannot_be_recorded_is_refused(small_disk: Path) -> None:

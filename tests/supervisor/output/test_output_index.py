@@ -18,7 +18,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from jobworker.supervisor.output import limbo as limbo_module
 from jobworker.supervisor.output import recorder as recorder_module
+from jobworker.supervisor.output.limbo import Limbo
 from jobworker.supervisor.output.reader import Chunk, Gap, OutputReader
 from jobworker.supervisor.output.recorder import Keep, Recorder
 from jobworker.supervisor.output.segments import GAP, RECORD, STDERR, STDOUT
@@ -70,14 +72,14 @@ class Faults:
         return call
 
 
-_CALLS = {"open", "posix_fallocate", "pwrite", "splice", "ftruncate"}
+_CALLS = {"open", "posix_fallocate", "pwrite", "splice", "truncate", "ftruncate"}
 
 
 def _needs_room(name: str, arguments: tuple[object, ...]) -> bool:
     if name == "open":
         return not Path(str(arguments[0])).exists()
     if name == "splice":
-        return os.readlink(f"/proc/self/fd/{arguments[1]}") != os.devnull
+        return not os.readlink(f"/proc/self/fd/{arguments[1]}").startswith("/memfd:")
     return name == "posix_fallocate"
 
 
@@ -100,7 +102,8 @@ class Recording(RuleBasedStateMachine):
         place = self.exits.enter_context(tempfile.TemporaryDirectory())
         self.directory = Path(place) / "output"
         self.faults = Faults()
-        self.exits.enter_context(mock.patch.object(recorder_module, "os", self.faults))
+        for module in (recorder_module, limbo_module):
+            self.exits.enter_context(mock.patch.object(module, "os", self.faults))
         block = SLOTS * RECORD.size
         self.exits.enter_context(mock.patch.object(recorder_module, "INDEX_BLOCK", block))
         self.keep = Keep(segment, segment * segments)
@@ -112,8 +115,8 @@ class Recording(RuleBasedStateMachine):
             os.set_blocking(ours, False)
             self.exits.callback(os.close, ours)
             self.exits.callback(os.close, theirs)
-        self.null = os.open(os.devnull, os.O_WRONLY)
-        self.exits.callback(os.close, self.null)
+        self.in_memory = os.memfd_create("limbo", os.MFD_CLOEXEC)
+        self.exits.callback(os.close, self.in_memory)
         self.pending = {STDOUT: b"", STDERR: b""}
         self.output = Output()
         self.recorder = Recorder(self.directory, self.keep, new=True)
@@ -154,7 +157,8 @@ class Recording(RuleBasedStateMachine):
         return self.recorder.record(self.pipes[stream][0], stream, self.now, limit)
 
     def _lose(self, stream: int, limit: int) -> int:
-        return self.recorder.lose(self.pipes[stream][0], self.null, self.now, limit)
+        limbo = Limbo(self.in_memory)
+        return self.recorder.lose(self.pipes[stream][0], limbo, self.now, limit)
 
     def _move(self, stream: int, kept_as: int, limit: int, move: Callable[[int, int], int]) -> None:
         pending = self.pending[stream]
@@ -206,13 +210,22 @@ class Recording(RuleBasedStateMachine):
 
     @rule(stream=streams, limit=sizes, life=st.integers(0, 8))
     def crash_while_recording(self, stream: int, limit: int, life: int) -> None:
+        self._crash(stream, stream, limit, life, self._record)
+
+    @rule(stream=streams, limit=sizes, life=st.integers(0, 14))
+    def crash_while_losing(self, stream: int, limit: int, life: int) -> None:
+        self._crash(stream, GAP, limit, life, self._lose)
+
+    def _crash(
+        self, stream: int, kept_as: int, limit: int, life: int, move: Callable[[int, int], int]
+    ) -> None:
         self.faults.life, self.faults.moved = life, 0
         with contextlib.suppress(Killed, OSError):
-            self._record(stream, limit)
+            move(stream, limit)
         self.faults.life = None
         moved = self.faults.moved
         self._recover(check_end=False)
-        self._moved(stream, stream, moved)
+        self._moved(stream, kept_as, moved)
 
     @rule(stream=streams, size=sizes)
     def record_late(self, stream: int, size: int) -> None:
@@ -229,6 +242,7 @@ class Recording(RuleBasedStateMachine):
     def _recover(self, *, check_end: bool = True) -> None:
         end, begin = self.recorder.end, self.recorder.begin
         self.recorder.close()
+        Limbo.left_by(self.in_memory)
         self.recorder = Recorder(self.directory, self.keep)
         assert not check_end or (self.recorder.begin, self.recorder.end) == (begin, end)
 
