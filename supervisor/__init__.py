@@ -107,12 +107,12 @@ if TYPE_CHECKING:
         stop_message,
         usage_message,
     )
-    from jobworker.supervisor.ipc.requests import (
-        MAX_OUTPUT_BYTES,
-        MIN_OUTPUT_BYTES,
-    )
     from jobworker.supervisor.ipc.snapshot import (
         JobSnapshot,
+    )
+    from jobworker.supervisor.ipc.start_request import (
+        MAX_OUTPUT_BYTES,
+        MIN_OUTPUT_BYTES,
     )
     from jobworker.supervisor.job import (
         Asker,
@@ -188,8 +188,8 @@ _HOME = {
     "KeyTaken": "errors",
     "Limits": "host.limits",
     "Line": "keeper.packets",
-    "MAX_OUTPUT_BYTES": "ipc.requests",
-    "MIN_OUTPUT_BYTES": "ipc.requests",
+    "MAX_OUTPUT_BYTES": "ipc.start_request",
+    "MIN_OUTPUT_BYTES": "ipc.start_request",
     "NoSuchJob": "errors",
     "NotRunning": "errors",
     "NothingListens": "errors",

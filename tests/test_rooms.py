@@ -134,7 +134,9 @@ DOORS = {
         accounting cgroup descriptors disk_space holes inside isolation job_sockets limits memory
         ports sizes tree user_mapping users whole_tree
     """,
-    "supervisor.ipc": "client handover messages requests server snapshot watches",
+    "supervisor.ipc": """
+        client handover messages requests server snapshot start_request watches
+    """,
     "supervisor.journal": "journal missing start_keys",
     "supervisor.keeper": "config forked logs packets proc program state_lock upgrade",
     "supervisor.local": "engine keeper_link",

@@ -14,9 +14,10 @@ from jobworker.supervisor.config import SupervisorConfig
 from jobworker.supervisor.core.answers import Answers
 from jobworker.supervisor.core.attendance import Attendance
 from jobworker.supervisor.core.connections import Connections
+from jobworker.supervisor.core.contact import Contact
 from jobworker.supervisor.core.live_job import LiveJob
 from jobworker.supervisor.core.live_jobs import LiveJobs
-from jobworker.supervisor.core.pauses import Pauses, ended
+from jobworker.supervisor.core.pauses import Pauses
 from jobworker.supervisor.core.pending import Pending
 from jobworker.supervisor.core.progress import Progress
 from jobworker.supervisor.core.quota_counts import quotas_over
@@ -25,11 +26,7 @@ from jobworker.supervisor.core.starts import Starts
 from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.engine import Engine
 from jobworker.supervisor.errors import (
-    AlreadyEnded,
     Drained,
-    InvalidRequest,
-    NoInput,
-    NotRunning,
     ShuttingDown,
     StillRunning,
     SupervisorError,
@@ -40,7 +37,6 @@ from jobworker.supervisor.ipc.server import Client, Clients
 from jobworker.supervisor.job import (
     AS_EVER,
     Happening,
-    Job,
     OnDisconnect,
     Reason,
     Request,
@@ -104,6 +100,7 @@ class Supervisor:
             partial(self._check_serving, ""),
         )
         self._answers = Answers(self.jobs, journal, self.turn, self.pending.explain)
+        self._contact = Contact(engine, self.jobs, self._answers)
         self.retention = Retention(loop, config, journal, self.turn, self.output_directory)
         self._pauses = Pauses(engine, self.turn)
         self.connections = Connections(loop, engine, Path(config.state_dir), config.readers)
@@ -143,9 +140,9 @@ class Supervisor:
                 self.pending.admit(call)
                 client.reply(seq)
             case requests.Connect(job_id, port):
-                self.connections.begin(client, seq, self._listener(job_id).job, port)
+                self.connections.begin(client, seq, self._contact.listener(job_id).job, port)
             case requests.Input() | requests.Resize():
-                self._give(client, seq, call)
+                self._contact.give(client, seq, call)
             case requests.Attend():
                 self._attend(client, seq, call)
             case requests.List() | requests.Observe() | requests.Owners():
@@ -158,18 +155,18 @@ class Supervisor:
             case requests.Stop(job_id, grace, way):
                 self.stop(self._live_again(job_id), grace, way=way)
             case requests.Signal(job_id, number, to_all):
-                self._signal(job_id, number, to_all=to_all)
+                self._contact.signal(job_id, number, to_all=to_all)
             case requests.Watch(job_id):
                 self._answers.find(job_id)
                 client.watched.add(job_id)
             case requests.Pause(job_id):
                 answer = partial(self._answers.job, client, seq, job_id)
                 self._pauses.pause(
-                    self._not_ended(job_id), partial(self._answer, client, seq, answer)
+                    self._contact.not_ended(job_id), partial(self._answer, client, seq, answer)
                 )
                 return
             case requests.Resume(job_id):
-                self._pauses.resume(self._not_ended(job_id))
+                self._pauses.resume(self._contact.not_ended(job_id))
             case requests.Remove(job_id):
                 self._remove(job_id)
                 self.turn.after_commit(partial(client.reply, seq))
@@ -274,40 +271,6 @@ class Supervisor:
             grace, way = live.stop_after_start
             self.stop(live, grace, way=way)
 
-    def _signal(self, job_id: str, number: int, *, to_all: bool) -> None:
-        job = _begun(self._answers.find(job_id))
-        if job.state is State.PAUSED and number == signal.SIGCONT:
-            raise NotRunning(f"job {job_id} is paused: resume it in place of sending it SIGCONT")
-        try:
-            self._engine.signal(job, number, to_all=to_all)
-        except ProcessLookupError:
-            raise AlreadyEnded(f"job {job_id} has ended: there is nothing to signal") from None
-
-    def _give(self, client: Client, seq: int, call: requests.Input | requests.Resize) -> None:
-        """Hand input on. What a job was sent is in no record, so no turn is waited for."""
-        job = _begun(self._answers.find(call.id))
-        try:
-            match call:
-                case requests.Input(_, piece):
-                    self._engine.give(job, piece, partial(client.answer_input, seq))
-                case requests.Resize(_, rows, columns):
-                    self._engine.resize(job, rows, columns)
-                    client.reply(seq)
-        except LookupError:
-            if job.state is State.ENDED:
-                raise AlreadyEnded(f"job {job.id} has ended: it takes no input") from None
-            raise NoInput(_why_no_input(job, call)) from None
-        except ValueError as error:
-            raise InvalidRequest(f"input must not leave a gap: {error}", "offset") from None
-
-    def _not_ended(self, job_id: str) -> LiveJob:
-        """The job to pause or resume."""
-        live = self.jobs.get(job_id)
-        if live is None:
-            _begun(self._answers.find(job_id))
-            raise ended(job_id)
-        return live
-
     def _attend(self, client: Client, seq: int, call: requests.Attend) -> None:
         self._answers.find(call.id)
         if call.gone:
@@ -327,14 +290,6 @@ class Supervisor:
             return
         with contextlib.suppress(ProcessLookupError):
             self._engine.signal(live.job, signal.SIGHUP, to_all=True)
-
-    def _listener(self, job_id: str) -> LiveJob:
-        """The job to connect to; one that has ended may have left something that listens."""
-        live = self.jobs.get(job_id)
-        if live is None:
-            _begun(self._answers.find(job_id))
-            raise AlreadyEnded(f"job {job_id} has ended: nothing of it listens")
-        return live
 
     def _live_again(self, job_id: str) -> LiveJob:
         """The job to stop; one that has ended is looked at again for what it left behind."""
@@ -425,19 +380,6 @@ class Supervisor:
         if self._stopping and not self.jobs:
             self._stopping = False
             self._loop.call_soon(self._finished)
-
-
-def _why_no_input(job: Job, call: requests.Input | requests.Resize) -> str:
-    if isinstance(call, requests.Resize):
-        return f"job {job.id} has no terminal: it was not started with one"
-    return f"job {job.id} was started without an input: it takes none (start it with -i or -t)"
-
-
-def _begun(job: Job) -> Job:
-    """The job, unless it still waits for its turn."""
-    if job.state is State.PENDING:
-        raise NotRunning(f"job {job.id} is pending: it has not been started yet")
-    return job
 
 
 def _with_fingerprint(request: Request) -> Request:

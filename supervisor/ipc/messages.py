@@ -98,7 +98,7 @@ def _cut(argv: Sequence[str], most: int) -> tuple[list[bytes], bool]:
 
 
 def request_message(request: Request) -> pb.StartRequest:
-    """What holds of what was asked for; the inverse of what requests.check_start does to it.
+    """What holds of what was asked for; the inverse of what start_request.check_start does to it.
 
     Without texts, tenant and key: they are told in other fields, or to nobody.
     """

@@ -11,6 +11,7 @@ from jobworker.proto import ipc_pb2 as ipc
 from jobworker.supervisor.errors import InvalidRequest, SupervisorError, fitting
 from jobworker.supervisor.ipc import requests
 from jobworker.supervisor.ipc.messages import asker_message, error_reply, job_message, words_of
+from jobworker.supervisor.ipc.start_request import MAX_SPEC_BYTES
 from jobworker.supervisor.ipc.wire import FrameProtocol
 from jobworker.supervisor.job import Job, Received, State
 
@@ -117,7 +118,7 @@ class Client:
     def ask(self, job: Job) -> None:
         """Ask whether a job may be started whose turn has come."""
         # All of its command line, as it is judged by that.
-        message = job_message(job, gone=False, most=requests.MAX_SPEC_BYTES * 2)
+        message = job_message(job, gone=False, most=MAX_SPEC_BYTES * 2)
         turn = ipc.Turn(job=message, asker=asker_message(job.request.asker))
         self._send(ipc.Event(turn=turn))
 

@@ -1,0 +1,81 @@
+"""What reaches a job while it runs: signals, input, the size of its terminal."""
+
+import signal
+from functools import partial
+
+from jobworker.supervisor.core.answers import Answers
+from jobworker.supervisor.core.live_job import LiveJob
+from jobworker.supervisor.core.live_jobs import LiveJobs
+from jobworker.supervisor.core.pauses import ended
+from jobworker.supervisor.engine import Engine
+from jobworker.supervisor.errors import AlreadyEnded, InvalidRequest, NoInput, NotRunning
+from jobworker.supervisor.ipc import requests
+from jobworker.supervisor.ipc.server import Client
+from jobworker.supervisor.job import Job, State
+
+
+class Contact:
+    """Passes it on to the engine. Nothing of it is on record, so no turn is waited for.
+
+    Raises NoSuchJob, NotRunning for a job that has not begun, AlreadyEnded.
+    """
+
+    def __init__(self, engine: Engine, jobs: LiveJobs, answers: Answers) -> None:
+        self._engine = engine
+        self._jobs = jobs
+        self._answers = answers
+
+    def signal(self, job_id: str, number: int, *, to_all: bool) -> None:
+        """Signal the program, or all processes."""
+        job = self._begun(job_id)
+        if job.state is State.PAUSED and number == signal.SIGCONT:
+            raise NotRunning(f"job {job_id} is paused: resume it in place of sending it SIGCONT")
+        try:
+            self._engine.signal(job, number, to_all=to_all)
+        except ProcessLookupError:
+            raise AlreadyEnded(f"job {job_id} has ended: there is nothing to signal") from None
+
+    def give(self, client: Client, seq: int, call: requests.Input | requests.Resize) -> None:
+        """Hand input on. Raises NoInput for a job that takes none."""
+        job = self._begun(call.id)
+        try:
+            match call:
+                case requests.Input(_, piece):
+                    self._engine.give(job, piece, partial(client.answer_input, seq))
+                case requests.Resize(_, rows, columns):
+                    self._engine.resize(job, rows, columns)
+                    client.reply(seq)
+        except LookupError:
+            if job.state is State.ENDED:
+                raise AlreadyEnded(f"job {job.id} has ended: it takes no input") from None
+            raise NoInput(_why_no_input(job, call)) from None
+        except ValueError as error:
+            raise InvalidRequest(f"input must not leave a gap: {error}", "offset") from None
+
+    def not_ended(self, job_id: str) -> LiveJob:
+        """The job to pause or resume."""
+        live = self._jobs.get(job_id)
+        if live is None:
+            self._begun(job_id)
+            raise ended(job_id)
+        return live
+
+    def listener(self, job_id: str) -> LiveJob:
+        """The job to connect to; one that has ended may have left something that listens."""
+        live = self._jobs.get(job_id)
+        if live is None:
+            self._begun(job_id)
+            raise AlreadyEnded(f"job {job_id} has ended: nothing of it listens")
+        return live
+
+    def _begun(self, job_id: str) -> Job:
+        job = self._answers.find(job_id)
+        if job.state is State.PENDING:
+            raise NotRunning(f"job {job.id} is pending: it has not been started yet")
+        return job
+
+
+def _why_no_input(job: Job, call: requests.Input | requests.Resize) -> str:
+    if isinstance(call, requests.Resize):
+        return f"job {job.id} has no terminal: it was not started with one"
+    return f"job {job.id} was started without an input: it takes none (start it with -i or -t)"
