@@ -2,6 +2,8 @@
 
 Without them first, then with all of them running, then without them again, in
 every round. All must run at the same time, and each must end with its own code.
+Where the hard limit of open files is too low, and may not be raised, there are as
+many as it allows: the table says how many that is.
 """
 
 import os
@@ -16,18 +18,19 @@ from bench.caller import Caller, callers, together
 from bench.measure import Figure, p50, timed
 from bench.parts.memory import pss, service
 from bench.parts.start import start_p50, status_p50
-from bench.peers.daemon import NotInstalled
 from bench.report import Row, table
 from bench.site import Site, running_site
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
+from jobworker.supervisor.host.descriptors import JOB_DESCRIPTORS, RESERVE
 
 _JOBS = 10_000
 _ROUNDS = 3
 _AT_ONCE = 16
 _PAGE = 1_000
 _LISTS = 20
-_DESCRIPTORS = 150_000
+# Those that are started while all run.
+_BESIDE = 256
 _CODE = 7
 _MIB = 2.0**-20
 _SCRIPT = f"read line < $0; exit {_CODE}"
@@ -47,30 +50,37 @@ class Thousands(NamedTuple):
 
 def main() -> None:
     """Measure and print the table."""
-    _allow_descriptors()
+    jobs = _allowed() // _AT_ONCE * _AT_ONCE
     with running_site() as site, callers(site.login, 4) as crew:
         gate = site.directory / "gate"
         os.mkfifo(gate)
-        rounds = [_round(site, crew, gate) for _ in range(_ROUNDS)]
-    print(table(f"{_JOBS:,} jobs at once, all with the right exit code", _rows(rounds)))
+        rounds = [_round(site, crew, gate, jobs) for _ in range(_ROUNDS)]
+    print(table(f"{jobs:,} jobs at once, all with the right exit code", _rows(rounds)))
 
 
-def _allow_descriptors() -> None:
-    """What so many jobs take of the service; for all that this process starts."""
+def _allowed() -> int:
+    """How many jobs there can be, with the most descriptors that this process may have.
+
+    What it starts has the same limit.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = RESERVE + (_JOBS + _BESIDE) * JOB_DESCRIPTORS
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS, _DESCRIPTORS))
-    except (ValueError, PermissionError) as error:
-        raise NotInstalled(f"{_DESCRIPTORS} open files (ulimit -n): {error}") from None
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
+    except (ValueError, PermissionError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(_JOBS, (soft - RESERVE) // JOB_DESCRIPTORS - _BESIDE)
 
 
-def _round(site: Site, crew: list[Caller], gate: Path) -> Thousands:
+def _round(site: Site, crew: list[Caller], gate: Path, jobs: int) -> Thousands:
     first = crew[0]
     alone = [first.run(start_p50_beside)]
     holder = os.open(gate, os.O_RDWR)
     try:
-        rate = together(crew, partial(start_waiting, gate=str(gate)), _JOBS, _AT_ONCE)
-        if (running := first.run(count_running)) != _JOBS:
-            raise AssertionError(f"{running} of {_JOBS} jobs run")
+        rate = together(crew, partial(start_waiting, gate=str(gate)), jobs, _AT_ONCE)
+        if (running := first.run(count_running)) != jobs:
+            raise AssertionError(f"{running} of {jobs} jobs run")
         one = first.run(newest)
         beside, status, page = (
             first.run(start_p50_beside),
@@ -78,18 +88,18 @@ def _round(site: Site, crew: list[Caller], gate: Path) -> Thousands:
             first.run(page_p50),
         )
         memory = sum(pss(service(site, name)) for name in ("supervisor", "front"))
-        ended = timed(lambda: _end(first, holder))
+        ended = timed(lambda: _end(first, holder, jobs))
     finally:
         os.close(holder)
     alone.append(first.run(start_p50))
     return Thousands(min(alone), beside, status, page, rate, ended, memory)
 
 
-def _end(caller: Caller, holder: int) -> None:
-    left = memoryview(b"\n" * _JOBS)
+def _end(caller: Caller, holder: int, jobs: int) -> None:
+    left = memoryview(b"\n" * jobs)
     while left:
         left = left[os.write(holder, left) :]
-    if (codes := caller.run(codes_at_the_end)) != {_CODE: _JOBS}:
+    if (codes := caller.run(codes_at_the_end)) != {_CODE: jobs}:
         raise AssertionError(f"the jobs ended with {codes}")
 
 
