@@ -18,6 +18,7 @@ from jobworker.supervisor.ipc import requests
 from jobworker.supervisor.ipc.server import Client
 from jobworker.supervisor.job import Entry, Happening, Job, Reason, Request, State, after
 from jobworker.supervisor.journal.journal import Journal
+from jobworker.supervisor.journal.start_keys import check_same
 from jobworker.supervisor.quotas import Kind, Quota, Quotas, Subject
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,8 @@ class Pending:
         self._quotas = quotas
         self._check_serving = check_serving
         self._queue = Queue()
+        # Those that are not on record yet, by ID and by their owner's key.
+        self._fresh: dict[str | tuple[str, str], Request] = {}
         # Those whose turn has come, until it is known whether they may be started.
         self._asked: dict[str, tuple[Entry, Client]] = {}
         self._fronts: list[Client] = []
@@ -112,14 +115,36 @@ class Pending:
         )
         self._quotas_of[request.owner, request.tenant] = quotas
 
+        names: list[str | tuple[str, str]] = [job.id]
+        if request.request_id:
+            names.append((request.owner, request.request_id))
+        self._fresh.update(dict.fromkeys(names, request))
+
+        def recorded() -> None:
+            for name in names:
+                self._fresh.pop(name, None)
+            self.look_soon()
+
         def abandon(reason: str) -> None:
+            recorded()
             self._queue.discard(job.id)
             failed(Exhausted(f"the job cannot be put on record ({reason}): is the disk full?"))
 
         self._queue.add(entry)
-        self._turn.insert(LiveJob(job), then=self.look_soon, failed=abandon)
+        self._turn.insert(LiveJob(job), then=recorded, failed=abandon)
         self._expire_after(job.id, request.waiting.timeout)
         self._tick()
+
+    def submitted(self, request: Request) -> str:
+        """The ID of the job that this, or an earlier request under its key, has wait in this turn.
+
+        Empty if there is none. Raises KeyTaken where that asked for something else.
+        """
+        known = self._fresh.get(request.id) or self._fresh.get((request.owner, request.request_id))
+        if known is None:
+            return ""
+        check_same(known, request)
+        return known.id
 
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._asked or self._queue.get(job_id) is not None

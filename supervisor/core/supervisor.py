@@ -221,6 +221,9 @@ class Supervisor:
         if self.starts.pending(request):
             self.starts.join(request, outcome)
             return
+        if submitted := self.pending.submitted(request):
+            self._tell_of(client, seq, submitted)
+            return
         if self.turn.withdraws(request.id):
             # The engine lets go of one start before it is told of another under that ID.
             self.turn.settle_all()

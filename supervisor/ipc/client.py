@@ -4,6 +4,7 @@ import asyncio
 import builtins
 import contextlib
 import itertools
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -22,6 +23,8 @@ from jobworker.supervisor.ipc.watches import Watched, Watches
 from jobworker.supervisor.ipc.wire import FrameProtocol
 from jobworker.supervisor.job import AS_EVER, Asker, InputPiece, Received, StopWay
 from jobworker.supervisor.keeper import packets
+
+log = logging.getLogger(__name__)
 
 # How long a request waits for a supervisor that is being restarted.
 PATIENCE_SECONDS = 30.0
@@ -259,7 +262,12 @@ class SupervisorClient:
         if self._judge is None:
             return
         asker = Asker(tuple(turn.asker.tenants), turn.asker.serial, turn.asker.not_after_us)
-        admit = self._judge(JobSnapshot.from_message(turn.job), asker)
+        try:
+            admit = self._judge(JobSnapshot.from_message(turn.job), asker)
+        except Exception as error:
+            # Unanswered, it would wait for ever.
+            log.exception("job %s could not be judged", turn.job.id)
+            admit = ipc.Admit(drained=f"whether it may be started cannot be told: {error}")
         admit.id = turn.job.id
         self._later(self._call(ipc.Request(admit=admit)))
 

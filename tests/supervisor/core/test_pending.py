@@ -7,6 +7,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -379,3 +380,28 @@ def test_a_start_that_fails_is_let_go_before_it_is_repeated(tmp_path: Path) -> N
             return order
 
         assert runner.run(run()) == ["launch", "forget", "launch", "forget"]
+
+
+def test_a_job_that_is_asked_for_twice_in_a_turn_waits_once(tmp_path: Path) -> None:
+    """By its ID, or by its owner's key, before it is on record: the commit would have failed."""
+    with clock() as runner:
+
+        async def run() -> None:
+            world = World(tmp_path)
+            for _ in range(2):
+                world.submit("ann", "default", 0)
+            await passes()
+            request = Request(
+                str(uuid7()), "ann", "red", ("true",), request_id="k", waiting=Waiting("default")
+            )
+            other = replace(request, id=str(uuid7()))
+            for again in (request, request, other):
+                world.asked_for[again.id] = again
+                world.handle(requests.Start(again, {Kind.TENANT: Quota(running=2)}))
+            world.handle(requests.Start(replace(other, argv=("false",), asked="x"), {}))
+            await passes()
+            assert world.waiting() == {request.id}
+            assert world.job(other.id) is None
+            world.close()
+
+        runner.run(run())
