@@ -16,6 +16,7 @@ PARTS = (
     "command",
     "crowd",
     "thousands",
+    "pending",
     "fanout",
     "slow_link",
     "edge",
