@@ -1,5 +1,6 @@
 """The pages for people who come from other tools: each task is done as it stands there."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from tests.support.server import Server, running_server
 from tests.support.session.terminal import Terminal, on_terminal_of
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ["coming-from-ssh-and-tmux.md", "coming-from-docker.md"]
+PAGES = ["coming-from-ssh-and-tmux.md", "coming-from-docker.md", "coming-from-pueue.md"]
 TASK = re.compile(
     r"^## (\d+)\. (.*?)$.*?^```text\n(.*?)^```$\n^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE
 )
@@ -21,12 +22,14 @@ rules:
     jobs: "*/{cn}"
 """
 PROMPT = b"done> "
+AS_ROOT = "users: {jobs_run_as_root: true}, " if os.geteuid() == 0 else ""
+QUEUES = f"jobs: {{{AS_ROOT}queues: {{gpu: {{parallel: 1}}}}}}\n"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     users = [("alice", "team-a")]
-    with running_server(tmp_path_factory.mktemp("coming"), users, POLICY) as up:
+    with running_server(tmp_path_factory.mktemp("coming"), users, POLICY, QUEUES) as up:
         yield up
 
 
