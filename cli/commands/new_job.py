@@ -71,7 +71,7 @@ def options_within(command: Command) -> Command:
         return command(*arguments, **{**_OF_THE_OTHER, **given})
 
     within: Any = completed
-    for option in reversed((*_PROGRAM, *_OUTPUT, *_KEY)):
+    for option in reversed((*_PROGRAM, _CWD_WITHIN, *_OUTPUT, *_KEY)):
         within = option(within)
     return cast("Command", within)
 
@@ -130,6 +130,13 @@ _STOP_OPTIONS = (
     ),
 )
 
+
+def _cwd(text: str) -> Callable[[Any], Any]:
+    return click.option("--cwd", "-w", metavar="DIR", default="", help=text)
+
+
+_CWD = _cwd("The job's working directory, relative to its user's home; by default that home.")
+_CWD_WITHIN = _cwd("Its working directory, relative to the job's; by default that.")
 _PROGRAM = (
     click.argument("words", metavar="COMMAND [ARGUMENT]...", nargs=-1, required=True),
     click.option(
@@ -139,13 +146,6 @@ _PROGRAM = (
         metavar="NAME=VALUE",
         multiple=True,
         help="Add a variable to the job's environment; NAME alone takes the value from here.",
-    ),
-    click.option(
-        "--cwd",
-        "-w",
-        metavar="DIR",
-        default="",
-        help="The job's working directory, relative to its user's home; by default that home.",
     ),
     click.option(
         "--login",
@@ -257,19 +257,19 @@ _OUTPUT = (
         "--interactive",
         "-i",
         is_flag=True,
-        help="Its stdin is open: `run` passes its own on, `send` and `attach` send to it.",
+        help="Its stdin is open: `run` and `exec` pass theirs on, `send` and `attach` send to it.",
     ),
     click.option(
         "--tty",
         "-t",
         is_flag=True,
-        help="It runs on a terminal of its own, to which `run -i` connects yours.",
+        help="It runs on a terminal of its own, to which `run -i` and `exec -i` connect yours.",
     ),
     click.option(
         "--on-disconnect",
         type=click.Choice(list(_ON_DISCONNECT)),
-        help="When `run` or `attach` is cut off from it for 30 s: it goes on (keep), gets SIGHUP "
-        "(hup), or is stopped.",
+        help="When `run`, `exec` or `attach` is cut off from it for 30 s: it goes on (keep), gets "
+        "SIGHUP (hup), or is stopped.",
     ),
 )
 _KEY = (
@@ -281,7 +281,7 @@ _KEY = (
         "something else under it is refused, for a day at least.",
     ),
 )
-_OPTIONS = (*_PROGRAM, *_PLACE, *_OUTPUT, *_KEY)
+_OPTIONS = (*_PROGRAM, _CWD, *_PLACE, *_OUTPUT, *_KEY)
 
 
 def start_request(job: JobOptions, *, stored: bool = False) -> "pb.StartRequest":

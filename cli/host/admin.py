@@ -31,7 +31,9 @@ def admin() -> None:
 @click.option("--running", "-r", is_flag=True, help="Only jobs that have not ended.")
 @click.option("--owner", default="", help="Only jobs of this user.")
 @click.option("--tenant", default="", help="Only jobs of this tenant.")
-@click.option("--limit", "-n", type=click.IntRange(0, 2**31), default=0, help="At most so many.")
+@click.option(
+    "--limit", "-n", type=click.IntRange(0, 2**31), default=0, help="At most so many; 0 for all."
+)
 @config_option
 @output_option
 def list_jobs(

@@ -42,6 +42,15 @@ def test_a_shell_on_a_terminal(server: Server, isolation: str) -> None:
     server.ask("alice", "stop", job)
 
 
+def test_its_directory_is_found_from_the_jobs(server: Server) -> None:
+    """--help said: from the user's home."""
+    job = started(server, "-w", "/usr")
+    assert server.ask("alice", "exec", job, "pwd") == "/usr"
+    assert server.ask("alice", "exec", "-w", "bin/..", job, "pwd").startswith("/usr")
+    assert "relative to the job's" in " ".join(server.ask("alice", "exec", "--help").split())
+    server.ask("alice", "stop", job)
+
+
 def test_without_a_terminal(server: Server) -> None:
     job = started(server)
     done = server.run("alice", "exec", job, "--", "sh", "-c", "echo out; echo err >&2; exit 3")
