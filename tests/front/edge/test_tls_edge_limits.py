@@ -47,11 +47,15 @@ def test_a_byte_now_and_then_does_not_prolong_a_handshake(tmp_path: Path) -> Non
         slow = stack.enter_context(site.tcp())
         hello = b"\x16\x03\x01\x02\x00" + bytes(512)
         slow.settimeout(0.05)
-        for byte in hello:
-            slow.sendall(bytes([byte]))
-            with contextlib.suppress(TimeoutError):
-                if not slow.recv(1):
-                    break
+        # It may end with an error, as what was sent has not been read.
+        with contextlib.suppress(ConnectionError):
+            for byte in hello:
+                slow.sendall(bytes([byte]))
+                with contextlib.suppress(TimeoutError):
+                    if not slow.recv(1):
+                        break
+            else:
+                pytest.fail("it has had as long as it takes")
         assert 0.4 < time.monotonic() - begin < DEADLINE / 2
 
 
