@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from jobworker.supervisor.config import BASE_ENVIRONMENT
 from tests.support.server import PORT, Server
 from tests.support.waiting import until
 
@@ -83,3 +84,11 @@ def test_the_table_of_the_state_directory_names_what_is_there(server: Server) ->
     assert "upgrade.json" in found
     assert found <= named_in_the_table()
     server.ask("alice", "stop", job)
+
+
+def test_the_variables_of_a_job_are_those_that_are_named(server: Server) -> None:
+    """The page left out the job's ID."""
+    section = TEXT.partition("## Where jobs run")[2].partition("and what `--env` adds")[0]
+    named = set(re.findall(r"\b[A-Z_]{4,}\b", section)) | set(BASE_ENVIRONMENT)
+    lines = server.ask("alice", "run", "-t", "--", "env").splitlines()
+    assert {line.partition("=")[0] for line in lines} == named

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from jobworker.supervisor import State
 from tests.support.arrows import rooms
 
 ROOT = Path(__file__).parents[2]
@@ -14,6 +15,7 @@ PAPERS = sorted([*ROOT.glob("*.md"), *ROOT.glob("deploy/*.md"), *ROOT.glob("docs
 DECISIONS = sorted(ROOT.glob("docs/decisions/0*.md"))
 TOP = ("authz", "cli", "client", "deploy", "docs", "grpc_api", "proto", "supervisor", "tests")
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+GLOSSARY = (ROOT / "docs/glossary.md").read_text()
 _PATH = re.compile(rf"`((?:{'|'.join(TOP)})/[\w./-]+)`")
 
 
@@ -58,10 +60,15 @@ def test_every_decision_is_in_the_list() -> None:
 
 
 def test_the_glossary_is_in_order_and_has_each_word_once() -> None:
-    rows = re.findall(r"^\| (\w.*?) \| ", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| (\w.*?) \| ", GLOSSARY, re.MULTILINE)
     words = [word.casefold() for word in rows[1:]]
     assert len(words) > 30
     assert words == sorted(set(words))
+
+
+def test_the_glossary_has_every_state_of_a_job() -> None:
+    (row,) = re.findall(r"^\| state \| Of a job: ([a-z, ]+)\.", GLOSSARY, re.MULTILINE)
+    assert set(row.split(", ")) == {state.name.lower() for state in State}
 
 
 def test_the_licence_is_the_one_that_the_package_says() -> None:
