@@ -98,7 +98,7 @@ class AsyncClient:
         return result
 
     async def job(self, job_id: str) -> "AsyncJob":
-        """Return the job with an ID, or with the one that begins so. Asks the server."""
+        """Return the job of an ID, of a unique part of one, or of a name. Asks the server."""
         return AsyncJob(self, (await self.status(job_id)).id)
 
     async def status(self, job_id: str) -> JobStatus:

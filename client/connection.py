@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from jobworker.client.channel import Channel
 from jobworker.client.endpoint import Endpoint
-from jobworker.client.outcome import calling
+from jobworker.client.outcome import calling, whole_id
 from jobworker.client.output_connection import OutputConnection
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
@@ -69,10 +69,15 @@ class Service:
         return reply
 
     def stop(self, request: pb.StopRequest) -> pb.StopResponse:
-        """End a job; without `noWait`, return when it has ended."""
+        """End a job; without `noWait`, return when it has ended.
+
+        The request then names it by its ID.
+        """
         seconds = PROMPT_SECONDS if request.noWait else None
+        reply: pb.StopResponse
         with calling():
-            reply: pb.StopResponse = self._stub.Stop(request, timeout=seconds)
+            reply, call = self._stub.Stop.with_call(request, timeout=seconds)
+        request.jobID = whole_id(call.initial_metadata(), request.jobID)
         return reply
 
     def signal(self, request: pb.SignalRequest) -> None:
@@ -91,16 +96,26 @@ class Service:
             self._stub.Resume(pb.ResumeRequest(jobID=job), timeout=PROMPT_SECONDS)
 
     def status(self, job: str) -> pb.QueryStatusResponse:
-        """Return what there is to know of a job, given by its ID or a prefix of it."""
+        """Return what there is to know of a job, given by its ID, a part of that, or its name."""
         request = pb.QueryStatusRequest(jobID=job)
         with calling():
             reply: pb.QueryStatusResponse = self._stub.QueryStatus(request, timeout=PROMPT_SECONDS)
         return reply
 
     def wait(self, request: pb.WaitRequest, seconds: float | None = None) -> pb.QueryStatusResponse:
-        """Return a job's status when it has ended, however long that takes, or within `seconds`."""
+        """Return a job's status when it has ended, however long that takes, or within `seconds`.
+
+        The request names it by its ID once the server has said it, also if the call fails then.
+        """
+        reply: pb.QueryStatusResponse
         with calling():
-            reply: pb.QueryStatusResponse = self._stub.Wait(request, timeout=seconds)
+            try:
+                reply, call = self._stub.Wait.with_call(request, timeout=seconds)
+            except grpc.RpcError as error:
+                if isinstance(error, grpc.Call):
+                    request.jobID = whole_id(error.initial_metadata(), request.jobID)
+                raise
+        request.jobID = whole_id(call.initial_metadata(), request.jobID)
         return reply
 
     def begin(self, method: str, request: Message, seconds: float | None) -> "grpc.Future[Message]":
@@ -122,12 +137,14 @@ class Service:
     ) -> Generator[pb.GetOutputResponse, None, None]:
         """Yield a job's output as the server sends it; closing ends the call.
 
-        `opened` is told what ends it from another thread.
+        `opened` is told what ends it from another thread. The request names the job by its
+        ID once the server has said it.
         """
         call = self._stub.GetOutput(request)
         opened(call.cancel)
         try:
             with calling():
+                request.jobID = whole_id(call.initial_metadata(), request.jobID)
                 yield from call
         finally:
             call.cancel()

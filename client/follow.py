@@ -18,7 +18,7 @@ def read_output(
     outage: Outage | None = None,
     opened: Opened = lambda _: None,
 ) -> Generator[Piece, None, None]:
-    """Yield what `request` selects of a job's output; it names the whole ID, and asks for raw.
+    """Yield what `request` selects of a job's output; it asks for raw.
 
     When the connection breaks, it goes on from the byte it had come to; so it
     does, by a faster way, when the output turns out to come in a flood. `opened` is

@@ -16,7 +16,7 @@ import grpc
 from jobworker.client.channel import AsyncChannel
 from jobworker.client.endpoint import Endpoint
 from jobworker.client.errors import CallFailed
-from jobworker.client.outcome import call_failed
+from jobworker.client.outcome import call_failed, whole_id
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
 
@@ -53,6 +53,8 @@ class Forward:
             await call.done_writing()
             while isinstance(await call.read(), pb.ForwardData):
                 pass
+            # Every connection is to be to the same one.
+            self._job = whole_id(await call.initial_metadata(), self._job)
         except grpc.RpcError as error:
             raise call_failed(error) from error
         except asyncio.InvalidStateError:

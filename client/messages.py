@@ -113,7 +113,8 @@ class StartOptions(TypedDict, total=False):
 
     `env` are variables, by their names, and `cwd` the directory, relative to the home of
     the job's user; `tenant` is one of the certificate's, the first by default; `timeout`
-    and `grace` are seconds; two starts with one `key` start one job. `request` has
+    and `grace` are seconds; two starts with one `key` start one job; `name` is what it is
+    found by, and no other of one's jobs that have not ended has. `request` has
     whatever else the contract knows, such as `limits`, and gives way to the others.
     """
 
@@ -122,6 +123,7 @@ class StartOptions(TypedDict, total=False):
     tenant: str
     timeout: float
     grace: float
+    name: str
     key: str
     request: pb.StartRequest
 
@@ -135,6 +137,7 @@ def start_message(
         request.CopyFrom(options["request"])
     request.requestID = options.get("key") or request.requestID or os.urandom(16).hex()
     request.tenant = options.get("tenant", request.tenant)
+    request.name = options.get("name", request.name)
     request.timeoutSeconds = options.get("timeout", request.timeoutSeconds)
     request.graceSeconds = options.get("grace", request.graceSeconds)
     variables = [(os.fsencode(name), os.fsencode(value)) for name, value in _env(options)]

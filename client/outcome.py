@@ -10,6 +10,17 @@ from google.rpc.status_pb2 import Status
 
 from jobworker.client.errors import CallFailed, call_failed_with
 
+# In a call's initial metadata, where its job was given otherwise than by its ID.
+_JOB_ID_KEY = "jobworker-job-id"
+
+
+def whole_id(metadata: Iterable[tuple[str, str | bytes]] | None, given: str) -> str:
+    """Return the ID of the job that a call was about, told by its metadata, or as it was given.
+
+    A name may be another job's when the call is made again.
+    """
+    return next((str(value) for key, value in metadata or () if key == _JOB_ID_KEY), given)
+
 
 @contextmanager
 def calling() -> Generator[None]:

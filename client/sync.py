@@ -119,7 +119,7 @@ class Client:
         return result
 
     def job(self, job_id: str) -> "Job":
-        """Return the job with an ID, or with the one that begins so. Asks the server."""
+        """Return the job of an ID, of a unique part of one, or of a name. Asks the server."""
         return Job(self, self.status(job_id).id)
 
     def status(self, job_id: str) -> JobStatus:

@@ -24,6 +24,10 @@ class KeyTaken(SupervisorError):
     """The request ID has started another job, or one that was removed since; nothing was done."""
 
 
+class NameTaken(SupervisorError):
+    """Another of the owner's jobs that have not ended has the name; nothing was done."""
+
+
 class NotOpen(SupervisorError):
     """A worker of the library is used outside of its block, or not by who opened it."""
 

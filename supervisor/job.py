@@ -203,6 +203,15 @@ class Waiting:
 AT_ONCE = Waiting()
 
 
+# An ID, or a part of one, is hex digits and hyphens alone: it is never taken for a name.
+_JOB_NAME = re.compile(r"(?=.*[^0-9A-Fa-f-])[A-Za-z][A-Za-z0-9._-]{0,63}")
+
+
+def is_job_name(text: str) -> bool:
+    """Whether a job may have this for its name."""
+    return _JOB_NAME.fullmatch(text) is not None
+
+
 class Entry(NamedTuple):
     """A job that waits: what decides when its turn is."""
 
@@ -211,6 +220,7 @@ class Entry(NamedTuple):
     tenant: str
     queue: str
     priority: int = 0
+    name: str = ""
 
     @property
     def line(self) -> tuple[str, str, str]:
@@ -260,7 +270,7 @@ class Request:
     the start_keys.fingerprint of what was asked for under the `request_id`. With
     `login` the user's login shell executes it. `inside` is the job in whose place it
     runs, or empty. `waiting` says where it waits for its turn, and `asker` whose rights
-    are asked for again then.
+    are asked for again then. `name` is what people call it, or empty.
     """
 
     id: str
@@ -285,6 +295,7 @@ class Request:
     inside: str = ""
     waiting: Waiting = AT_ONCE
     asker: Asker = NOBODY
+    name: str = ""
 
     @property
     def takes_input(self) -> bool:

@@ -127,7 +127,9 @@ DOORS = {
     "cli.display": "job lines progress rights sink table usage",
     "grpc_api.admin": "acts caller desk drain",
     "grpc_api.edge": "admission credentials edge output_connection peers tls",
-    "grpc_api.guard": "access audit_trail call_counter fields guard job_trail refusal rules",
+    "grpc_api.guard": """
+        access audit_trail call_counter fields guard job_trail references refusal rules
+    """,
     "grpc_api.service": "messages output_service service turns",
     "grpc_api.upkeep": "expiry file_watch health memory metrics reload",
     "supervisor.host": """

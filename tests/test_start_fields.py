@@ -69,6 +69,7 @@ names = st.text("abcXYZ09", min_size=1, max_size=8)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "requestID": names,
     "queue": st.text("abcXYZ", min_size=1, max_size=8),
+    "StartRequest.name": st.text("xyzXYZ09", min_size=1, max_size=8).map("job-".__add__),
     "tenant": st.sampled_from(ALICE.tenants),
     "workingDirectory": names.map("/".__add__),
     "rawWorkingDirectory": st.binary(max_size=8).map(lambda data: b"/" + data.replace(b"\0", b"")),
@@ -85,8 +86,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 
 def values_of(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     """Values other than the one that stands for "not asked"."""
-    if field.name in VALUES:
-        return VALUES[field.name]
+    for name in (field.name, f"{field.containing_type.name}.{field.name}"):
+        if name in VALUES:
+            return VALUES[name]
     if field.enum_type is not None:
         return st.sampled_from([one.number for one in field.enum_type.values if one.number])
     kinds: dict[int, st.SearchStrategy[Any]] = {
@@ -199,7 +201,7 @@ OPTIONS = [
     *("--on-disconnect", "stop"),
     *("--queue", "narrow", "--priority", "5", "--queue-timeout", "1h"),
     *("--output-limit", "1M", "--output-overflow", "stop-job", "--output-rate", "2M"),
-    *("--tenant", "team-a", "--request-id", "key"),
+    *("--tenant", "team-a", "--name", "nightly", "--request-id", "key"),
 ]
 
 

@@ -1,12 +1,14 @@
 """`jobworker logs`: the output of jobs, as it was written."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 import click
 
+from jobworker.cli.errors import printable
 from jobworker.cli.job_ids import JobID
 from jobworker.cli.options import OutputFormat, client_command, output_option
 from jobworker.cli.quantities import MOST_BYTES, Bytes, Moment
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-# Labels are beginnings of job IDs, at least this long.
+# Labels of jobs without a name of their own are ends of their IDs, at least this long.
 LABEL_CHARACTERS = 8
 
 
@@ -102,12 +104,14 @@ def logs(
     if raw and timestamps:
         raise click.UsageError("--raw leaves no place for --timestamps")
     # A prefix that is unique now may not be when the connection breaks.
-    ids = [service.status(job).jobID for job in jobs]
+    found = [service.status(job) for job in jobs]
+    ids = [status.jobID for status in found]
     detail = timestamps or output == "json"
     merge = merge or select["stdout"] != select["stderr"]
     # Taken for each piece, so that two jobs never write into each other's line.
     writing = threading.Condition()
-    sinks = _sinks(ids, output, writing, merge=merge, timestamps=timestamps, raw=raw)
+    names = {status.jobID: status.request.name for status in found}
+    sinks = _sinks(names, output, writing, merge=merge, timestamps=timestamps, raw=raw)
     progress = Progress(terminal_for_progress())
 
     def copy(job: str) -> None:
@@ -151,7 +155,7 @@ def _request(job: str, select: SelectOptions, *, detail: bool) -> "pb.GetOutputR
 
 
 def _sinks(
-    ids: Sequence[str],
+    names: Mapping[str, str],
     output: OutputFormat,
     writing: threading.Condition,
     *,
@@ -159,26 +163,34 @@ def _sinks(
     timestamps: bool,
     raw: bool,
 ) -> "dict[str, Sink]":
-    """Return where the output of each job goes."""
+    """Return where the output of each job goes, by its ID; `names` are by that, too."""
     from jobworker.cli.display.lines import LineCutter
     from jobworker.cli.display.sink import JsonSink, LineOutput, LineSink, RawSink
 
+    ids = list(names)
     several = len(ids) > 1
     if output == "json":
         return {job: JsonSink({"job": job}) for job in ids}
     if raw or not (several or timestamps):
         return dict.fromkeys(ids, RawSink(merge))
     lines = LineOutput(writing, merge=merge)
-    labels = _labels(ids) if several else {ids[0]: ""}
+    labels = _labels(names) if several else {ids[0]: ""}
     return {
         job: LineSink(label, LineCutter(label, timestamps=timestamps), lines)
         for job, label in labels.items()
     }
 
 
-def _labels(ids: Sequence[str]) -> dict[str, str]:
-    """Return for each job the shortest beginning of its ID that tells them apart, and a bar."""
+def _labels(names: Mapping[str, str]) -> dict[str, str]:
+    """Return for each job, by its ID, what tells it from the others, and a bar.
+
+    That is its name, unless others have it, else the shortest end of its ID.
+    """
     length = LABEL_CHARACTERS
-    while len({job[:length] for job in ids}) < len(set(ids)):
+    while len({job[-length:] for job in names}) < len(names):
         length += 1
-    return {job: f"{job[:length]} | " for job in ids}
+    shared = Counter(names.values())
+    return {
+        job: f"{printable(name) if name and shared[name] == 1 else job[-length:]} | "
+        for job, name in names.items()
+    }

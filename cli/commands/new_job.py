@@ -50,6 +50,7 @@ class JobOptions(TypedDict):
     priority: int
     queue_timeout: float
     tenant: str
+    name: str
     request_id: str
 
 
@@ -71,7 +72,7 @@ def options_within(command: Command) -> Command:
         return command(*arguments, **{**_OF_THE_OTHER, **given})
 
     within: Any = completed
-    for option in reversed((*_PROGRAM, _CWD_WITHIN, *_OUTPUT, *_KEY)):
+    for option in reversed((*_PROGRAM, _CWD_WITHIN, *_OUTPUT, *_NAME, *_KEY)):
         within = option(within)
     return cast("Command", within)
 
@@ -272,6 +273,14 @@ _OUTPUT = (
         "SIGHUP (hup), or is stopped.",
     ),
 )
+_NAME = (
+    click.option(
+        "--name",
+        default="",
+        metavar="NAME",
+        help="What to call it wherever a JOB goes; none of your jobs that have not ended has it.",
+    ),
+)
 _KEY = (
     click.option(
         "--request-id",
@@ -281,7 +290,7 @@ _KEY = (
         "something else under it is refused, for a day at least.",
     ),
 )
-_OPTIONS = (*_PROGRAM, _CWD, *_PLACE, *_OUTPUT, *_KEY)
+_OPTIONS = (*_PROGRAM, _CWD, *_PLACE, *_OUTPUT, *_NAME, *_KEY)
 
 
 def start_request(job: JobOptions, *, stored: bool = False) -> "pb.StartRequest":
@@ -319,6 +328,7 @@ def start_request(job: JobOptions, *, stored: bool = False) -> "pb.StartRequest"
         terminal=_terminal() if job["tty"] else None,
         onDisconnect=getattr(pb, _ON_DISCONNECT[job["on_disconnect"] or "keep"]),
         tenant=job["tenant"],
+        name=job["name"],
         queue=_queue(job),
         priority=job["priority"],
         queueTimeoutSeconds=job["queue_timeout"],

@@ -115,17 +115,16 @@ def _agreed(service: "Service", request: "pb.PruneRequest") -> bool:
 
 def _table(would: "pb.WouldPruneResponse") -> str:
     """The jobs that would be forgotten, or the newest of them, a line each."""
-    from jobworker.cli.display.job import HEADS, job_cells
-    from jobworker.cli.display.table import table_text, terminal_width
+    from jobworker.cli.display.job import jobs_text
+    from jobworker.cli.display.table import terminal_width
     from jobworker.client.messages import read_job
 
     if not would.jobs:
         return ""
-    now = datetime.now(UTC)
-    cells = (job_cells(read_job(job), now) for job in would.jobs)
+    jobs = list(map(read_job, would.jobs))
     rest = would.count - len(would.jobs)
     more = f"and {rest} older ones\n" if rest else ""
-    return f"{table_text([HEADS, *cells], terminal_width())}\n{more}"
+    return f"{jobs_text(jobs, datetime.now(UTC), terminal_width())}\n{more}"
 
 
 def _sum(count: int, size: int) -> str:

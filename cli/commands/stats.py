@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobworker.cli.commands.status import pages
-from jobworker.cli.job_ids import JobID
+from jobworker.cli.job_ids import JobID, short_id
 from jobworker.cli.options import OutputFormat, client_command, output_option
 
 if TYPE_CHECKING:
@@ -35,5 +35,5 @@ def stats(service: "Service", jobs: tuple[str, ...], output: OutputFormat) -> No
         click.echo("".join(f"{job_json(read_job(status))}\n" for status in found), nl=False)
         return
     rows: list[tuple[str, ...]] = [("JOB", "OWNER", *USAGE_HEADS)]
-    rows += [(status.jobID, status.owner, *usage_cells(status.usage)) for status in found]
+    rows += [(short_id(status.jobID), status.owner, *usage_cells(status.usage)) for status in found]
     click.echo(table_text(rows, terminal_width()))

@@ -55,7 +55,7 @@ def stop(
         reply = service.stop(request)
         if not reply.success:
             raise CliError(reply.message)
-        _tell_done(service, job, output)
+        _tell_done(service, job, output, request.jobID)
 
     for_all_at_once(service, jobs, end)
 
@@ -113,8 +113,8 @@ def resume(service: "Service", jobs: tuple[str, ...], *, output: OutputFormat) -
     for_all_at_once(service, jobs, release)
 
 
-def _tell_done(service: "Service", job: str, output: OutputFormat) -> None:
-    """Print the name that a job was given by, or all that is known of it now."""
+def _tell_done(service: "Service", job: str, output: OutputFormat, job_id: str = "") -> None:
+    """Print what a job was given by, or all that is known of it now, by its ID if that is."""
     from jobworker.cli.display.job import known_json
 
-    click.echo(known_json(service, job) if output == "json" else job)
+    click.echo(known_json(service, job_id or job) if output == "json" else job)

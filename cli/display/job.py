@@ -3,12 +3,15 @@
 import json
 import shlex
 import signal
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from jobworker.cli.display.table import table_text
 from jobworker.cli.display.usage import limits_json, limits_text, usage_text
 from jobworker.cli.errors import CliError, printable
+from jobworker.cli.job_ids import short_id
 from jobworker.cli.quantities import moment_text, span_text
 from jobworker.cli.signals import signal_name
 from jobworker.client.errors import ClientError
@@ -83,6 +86,7 @@ def job_text(job: JobStatus, now: datetime) -> str:
     ended = job.ended_at or now
     rows = {
         "Job": job.id,
+        "Name": job.request.name,
         "Command": command_text(job),
         "State": f"{job.state}: {outcome_text(job)}" if job.ended else job.state,
         "PID": "" if job.ended or not job.pid else str(job.pid),
@@ -162,13 +166,23 @@ def _when(time: datetime | None, now: datetime) -> str:
     return f"{moment_text(time)} ({span_text(now - time)} ago)"
 
 
-HEADS = ("JOB", "OWNER", "TENANT", "AGE", "STATE", "COMMAND")
+def jobs_text(jobs: Sequence[JobStatus], now: datetime, width: int | None) -> str:
+    """Return jobs as a table, cut at `width` columns if given; ages are as of `now`."""
+    rows = [HEADS, *(job_cells(job, now) for job in jobs)]
+    if not any(job.request.name for job in jobs):
+        # A column that says nothing takes the room of the commands.
+        rows = [(first, *rest) for first, _, *rest in rows]
+    return table_text(rows, width)
+
+
+HEADS = ("JOB", "NAME", "OWNER", "TENANT", "AGE", "STATE", "COMMAND")
 
 
 def job_cells(job: JobStatus, now: datetime) -> tuple[str, ...]:
     """Return the cells of a table of HEADS; ages are as of `now`."""
     return (
-        job.id,
+        short_id(job.id),
+        printable(job.request.name) or "-",
         job.owner,
         job.tenant or "-",
         span_text(now - job.created_at) if job.created_at else "-",

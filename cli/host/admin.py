@@ -40,8 +40,8 @@ def list_jobs(
     *, running: bool, owner: str, tenant: str, limit: int, config: Path, output: OutputFormat
 ) -> None:
     """List everybody's jobs, newest first."""
-    from jobworker.cli.display.job import HEADS, job_cells, job_json
-    from jobworker.cli.display.table import table_text, terminal_width
+    from jobworker.cli.display.job import job_json, jobs_text
+    from jobworker.cli.display.table import terminal_width
     from jobworker.client.messages import read_job
     from jobworker.proto import admin_pb2
 
@@ -51,8 +51,7 @@ def list_jobs(
     if output == "json":
         click.echo("".join(f"{job_json(job)}\n" for job in jobs), nl=False)
     else:
-        now = datetime.now(UTC)
-        click.echo(table_text([HEADS, *(job_cells(job, now) for job in jobs)], terminal_width()))
+        click.echo(jobs_text(jobs, datetime.now(UTC), terminal_width()))
 
 
 @admin.command()

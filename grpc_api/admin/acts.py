@@ -7,7 +7,8 @@ from pathlib import Path
 
 from jobworker.grpc_api.admin.drain import MAX_WORDS, Drain
 from jobworker.grpc_api.errors import ApiError
-from jobworker.grpc_api.guard.access import MIN_PREFIX, PREFIX_PAGE, candidates
+from jobworker.grpc_api.guard.access import PART_PAGE
+from jobworker.grpc_api.guard.references import MIN_PART, Named, Part, Whole, candidates, reference
 from jobworker.grpc_api.service.messages import status_message
 from jobworker.proto import admin_pb2 as admin
 from jobworker.proto import ipc_pb2 as ipc
@@ -102,15 +103,25 @@ class Acts:
                 yield job
 
     async def _find(self, name: str) -> JobSnapshot:
-        if len(name) < MIN_PREFIX:
-            # An empty one would be the beginning of every ID.
-            raise ApiError(f"{name!r} is too little of a job ID: give {MIN_PREFIX} characters")
-        found = await self.supervisor.list(ipc.List(prefix=name, limit=PREFIX_PAGE))
-        if not found:
-            raise ApiError(f"there is no job {name[:64]}")
+        match reference(name, ""):
+            case Whole(text) | Part(text):
+                queries = [ipc.List(prefix=text), ipc.List(ending=text)]
+            case Named(owner, of_one) if owner:
+                queries = [ipc.List(owner=owner, name=of_one)]
+            case _:
+                raise ApiError(
+                    f"{name[:64]!r} is no job: give its ID, {MIN_PART} characters or more that "
+                    "the ID begins or ends with, or OWNER/NAME"
+                )
+        found: dict[str, JobSnapshot] = {}
+        for query in queries:
+            query.limit = 1 if query.name else PART_PAGE
+            found |= {job.id: job for job in await self.supervisor.list(query)}
         if len(found) > 1:
-            raise ApiError(candidates(name, found))
-        return found[0]
+            raise ApiError(candidates(name, list(found.values())))
+        for job in found.values():
+            return job
+        raise ApiError(f"there is no job {name[:64]}")
 
     # -- draining ----------------------------------------------------------------
 

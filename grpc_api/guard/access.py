@@ -1,8 +1,6 @@
 """Which job a request is about, and whether its caller may do that to it."""
 
 import asyncio
-import re
-import shlex
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,6 +9,7 @@ import grpc
 from jobworker.authz.identity import Identity
 from jobworker.authz.policy.in_force import PolicyInForce
 from jobworker.authz.policy.policy import Decision, JobFacts
+from jobworker.grpc_api.guard.references import Named, Newest, Part, Whole, candidates, reference
 from jobworker.grpc_api.guard.refusal import Refusal, invalid
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
@@ -18,26 +17,20 @@ from jobworker.supervisor import (
     JobSnapshot,
     NoSuchJob,
     SupervisorClient,
-    legible,
     to_text,
 )
 
 # A caller who may do one of these to a job may know that it exists.
 SEEING = ("status", "list", "output")
-_FULL_ID = 36
-# So much of an ID, at least, is taken for a job.
-MIN_PREFIX = 4
-_ID_PREFIX = re.compile(rf"[0-9a-f-]{{{MIN_PREFIX},{_FULL_ID}}}")
 # Decided about in place of a job that is not there.
 _NOBODYS = JobFacts("", "")
 # That there is no such job is told at a multiple of this after the question, so
 # that how long it took to find out says nothing.
 _BEAT_SECONDS = 0.02
-# So many jobs are named when a prefix is that of several, and so much of a command.
-_CANDIDATES = 10
-_COMMAND_LENGTH = 60
-# So many of the jobs with a prefix are counted, of those the caller may see.
-PREFIX_PAGE = 1000
+# As long as an owner's name, a slash, and a job's.
+_SHOWN = 129
+# So many of the jobs with a part of an ID are counted, of those the caller may see.
+PART_PAGE = 1000
 
 
 class Verdict(NamedTuple):
@@ -65,16 +58,16 @@ class Access(NamedTuple):
     supervisor: SupervisorClient
 
     async def judge(self, identity: Identity, action: str, job_id: str) -> Verdict:
-        """Whether the caller may do the action to the job of an ID, or of a prefix of it.
+        """Whether the caller may do the action to the job that `job_id` means: see references.
 
         A job that is not there and one that the caller may not see are told in
         the same words, after the same work and on the same beat: NoSuchJob.
-        One they may see but not treat so is a Refusal, and so is a prefix that
-        several jobs have.
+        One they may see but not treat so is a Refusal, and so is a part of an ID
+        that several jobs have.
         """
         asked = asyncio.get_running_loop().time()
         try:
-            job = await self._find(identity, job_id)
+            job = await self._find(identity, action, job_id)
         except Refusal as error:
             return Verdict(action, job_id, _NOBODYS, None, self.authority.version, error)
         about = facts(job) if job else _NOBODYS
@@ -133,16 +126,27 @@ class Access(NamedTuple):
         """Whether the caller may know that there is such a job."""
         return self._may_any(identity, SEEING, about)
 
-    async def _find(self, identity: Identity, job_id: str) -> JobSnapshot | None:
-        """The job, also one the caller may not see; of a prefix, only one they may see."""
-        if not _ID_PREFIX.fullmatch(job_id):
-            return None
-        if len(job_id) < _FULL_ID:
-            return await self._of_prefix(identity, job_id)
-        try:
-            return await self.supervisor.get(job_id)
-        except NoSuchJob:
-            return None
+    async def _find(self, identity: Identity, action: str, job_id: str) -> JobSnapshot | None:
+        """The job, if by its ID also one the caller may not see.
+
+        Of a part of an ID only one they may see; of a name also one that they may not
+        see, but do the action to.
+        """
+        match reference(job_id, identity.common_name):
+            case Whole(whole):
+                try:
+                    return await self.supervisor.get(whole)
+                except NoSuchJob:
+                    return None
+            case Part(part):
+                return await self._of_part(identity, part)
+            case Named(owner, name):
+                query = ipc.List(owner=owner, name=name, limit=1)
+            case Newest(owner):
+                query = ipc.List(owner=owner, limit=1)
+            case None:
+                return None
+        return next(iter(await self.jobs_of(identity, (*SEEING, action), query)), None)
 
     async def jobs_of(
         self, identity: Identity, actions: Sequence[str], query: ipc.List
@@ -152,20 +156,29 @@ class Access(NamedTuple):
         It takes the same work however many jobs others have: whose there are is
         asked first, and only those the caller may treat so are read.
         """
+        whose = await self._whose(identity, actions, query.owner, query.tenant)
+        return await self._page(query, whose)
+
+    async def _whose(
+        self, identity: Identity, actions: Sequence[str], owner: str = "", tenant: str = ""
+    ) -> list[ipc.Owner]:
+        """Whose jobs the caller may treat so, of that owner and tenant if they are given."""
         # What is not to be started is judged by these two alone.
-        allowed = [
-            (owner, tenant)
-            for owner, tenant in await self.supervisor.owners()
-            if (not query.owner or query.owner == owner)
-            and (not query.tenant or query.tenant == tenant)
-            and self._may_any(identity, actions, JobFacts(owner, tenant))
+        return [
+            ipc.Owner(owner=one, tenant=other)
+            for one, other in await self.supervisor.owners()
+            if owner in ("", one)
+            and tenant in ("", other)
+            and self._may_any(identity, actions, JobFacts(one, other))
         ]
-        if not allowed:
+
+    async def _page(self, query: ipc.List, whose: Sequence[ipc.Owner]) -> list[JobSnapshot]:
+        if not whose:
             # No owners would mean everybody.
             return []
         wanted = ipc.List()
         wanted.CopyFrom(query)
-        wanted.whose.extend(ipc.Owner(owner=owner, tenant=tenant) for owner, tenant in allowed)
+        wanted.whose.extend(whose)
         return await self.supervisor.list(wanted)
 
     def _may_any(self, identity: Identity, actions: Sequence[str], about: JobFacts) -> bool:
@@ -173,27 +186,18 @@ class Access(NamedTuple):
         allowed = [self.authority.decide(identity, action, about).allowed for action in actions]
         return any(allowed)
 
-    async def _of_prefix(self, identity: Identity, prefix: str) -> JobSnapshot | None:
-        query = ipc.List(prefix=prefix, limit=PREFIX_PAGE)
-        visible = await self.jobs_of(identity, SEEING, query)
+    async def _of_part(self, identity: Identity, part: str) -> JobSnapshot | None:
+        whose = await self._whose(identity, SEEING)
+        beginning = ipc.List(prefix=part, limit=PART_PAGE)
+        visible = {
+            job.id: job
+            for query in (beginning, ipc.List(ending=part, limit=PART_PAGE))
+            for job in await self._page(query, whose)
+        }
         if len(visible) > 1:
-            raise Refusal(
-                grpc.StatusCode.INVALID_ARGUMENT, "AMBIGUOUS_PREFIX", candidates(prefix, visible)
-            )
-        return visible[0] if visible else None
-
-
-def candidates(prefix: str, jobs: Sequence[JobSnapshot]) -> str:
-    """What to choose from when several jobs have a prefix, the newest first."""
-    lines = [f"{len(jobs)} jobs have IDs that begin with {prefix}: give more of the ID"]
-    newest = sorted(jobs, key=lambda job: job.id, reverse=True)
-    for job in newest[:_CANDIDATES]:
-        command = shlex.join(map(legible, job.argv))
-        cut = command if len(command) <= _COMMAND_LENGTH else f"{command[:_COMMAND_LENGTH]}..."
-        lines.append(f"  {job.id}  {job.state.name.lower()}  {' '.join(cut.splitlines())}")
-    if len(jobs) > _CANDIDATES:
-        lines.append(f"  and {len(jobs) - _CANDIDATES} more")
-    return "\n".join(lines)
+            words = candidates(part, list(visible.values()))
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "AMBIGUOUS_PREFIX", words)
+        return next(iter(visible.values()), None)
 
 
 async def _next_beat(since: float) -> None:
@@ -246,4 +250,4 @@ def denial(decision: Decision) -> Refusal:
 
 
 def _no_such_job(job_id: str) -> NoSuchJob:
-    return NoSuchJob(f"there is no job {job_id[:64]!r}, or it is not yours to see")
+    return NoSuchJob(f"there is no job {job_id[:_SHOWN]!r}, or it is not yours to see")

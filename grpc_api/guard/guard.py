@@ -26,6 +26,9 @@ from jobworker.supervisor import (
 
 log = logging.getLogger(__name__)
 
+# In the initial metadata: the ID of the job that a call is about.
+JOB_ID_KEY = "jobworker-job-id"
+
 
 class Call(NamedTuple):
     """An authorized call: who makes it, and the job it is about, if it is about one.
@@ -206,6 +209,9 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         """Serve within the block, if the caller may. Raises Refusal, also later: see `review`."""
         async with self.authorized(method, request, self._authenticate(context)) as call:
             _current.set(call)
+            if call.job is not None and call.job_id != request.jobID:
+                # Who asks again is to ask about the same one.
+                await context.send_initial_metadata(((JOB_ID_KEY, call.job_id),))
             yield
 
     @asynccontextmanager

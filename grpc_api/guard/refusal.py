@@ -16,6 +16,7 @@ from jobworker.supervisor import (
     Exhausted,
     InvalidRequest,
     KeyTaken,
+    NameTaken,
     NoInput,
     NoSuchJob,
     NothingListens,
@@ -90,6 +91,7 @@ class _Row(NamedTuple):
 TABLE: dict[type[SupervisorError], _Row] = {
     InvalidRequest: _Row(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
     KeyTaken: _Row(grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_TAKEN"),
+    NameTaken: _Row(grpc.StatusCode.ALREADY_EXISTS, "NAME_TAKEN"),
     NoSuchJob: _Row(grpc.StatusCode.NOT_FOUND, "NO_SUCH_JOB"),
     CannotExecute: _Row(grpc.StatusCode.FAILED_PRECONDITION, "CANNOT_EXECUTE"),
     CannotPlace: _Row(grpc.StatusCode.FAILED_PRECONDITION, "CANNOT_PLACE"),

@@ -41,6 +41,8 @@ class LiveJobs:
         self._inside: defaultdict[str, dict[str, LiveJob]] = defaultdict(dict)
         # Those that waited for their turn in a queue, by its name.
         self._from_queue: defaultdict[str, dict[str, LiveJob]] = defaultdict(dict)
+        # Those with a name, by owner and name.
+        self._named: defaultdict[tuple[str, str], dict[str, LiveJob]] = defaultdict(dict)
         self._sweeping = False
 
     def add(self, live: LiveJob) -> None:
@@ -52,6 +54,8 @@ class LiveJobs:
             self._inside[live.job.request.inside][live.job.id] = live
         if live.job.request.waiting.queue:
             self._from_queue[live.job.request.waiting.queue][live.job.id] = live
+        if live.job.request.name:
+            self._named[_name_of(live)][live.job.id] = live
 
     def get(self, job_id: str) -> LiveJob | None:
         """The job of this ID, if it has something left to do."""
@@ -65,6 +69,11 @@ class LiveJobs:
         """How many have begun in a queue, and not ended."""
         begun = self._from_queue[queue].values() if queue in self._from_queue else ()
         return sum(live.job.state not in (State.PENDING, State.ENDED) for live in begun)
+
+    def named(self, owner: str, name: str) -> Collection[LiveJob]:
+        """The owner's jobs of this name."""
+        key = (owner, name)
+        return list(self._named[key].values()) if key in self._named else ()
 
     def inside(self, job_id: str) -> Collection[LiveJob]:
         """The jobs that run within this one."""
@@ -112,6 +121,7 @@ class LiveJobs:
             del self._by_id[live.job.id]
             self._forget_subjects(live)
             self._forget_inside(live)
+            self._forget_name(live)
             self._from_queue[live.job.request.waiting.queue].pop(live.job.id, None)
             self._engine.forget(live.job)
         if not self._by_id:
@@ -131,6 +141,13 @@ class LiveJobs:
             if not self._inside[other]:
                 del self._inside[other]
 
+    def _forget_name(self, live: LiveJob) -> None:
+        key = _name_of(live)
+        if key in self._named:
+            self._named[key].pop(live.job.id, None)
+            if not self._named[key]:
+                del self._named[key]
+
     def _sweep_later(self) -> None:
         if not self._sweeping:
             self._sweeping = True
@@ -140,3 +157,7 @@ class LiveJobs:
         self._sweeping = False
         for live in self:
             self.retire(live)
+
+
+def _name_of(live: LiveJob) -> tuple[str, str]:
+    return live.job.request.owner, live.job.request.name

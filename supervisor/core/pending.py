@@ -110,10 +110,10 @@ class Pending:
         Raises InvalidRequest and CannotPlace for one that could not be started.
         """
         job = Job(self._engine.place(request), time_ns(), state=State.PENDING)
-        entry = Entry(
-            job.id, request.owner, request.tenant, request.waiting.queue, request.waiting.priority
-        )
-        self._quotas_of[request.owner, request.tenant] = quotas
+        waiting = request.waiting
+        whose = request.owner, request.tenant
+        entry = Entry(job.id, *whose, waiting.queue, waiting.priority, request.name)
+        self._quotas_of[whose] = quotas
 
         names: list[str | tuple[str, str]] = [job.id]
         if request.request_id:
@@ -145,6 +145,12 @@ class Pending:
             return ""
         check_same(known, request)
         return known.id
+
+    def named(self, owner: str, name: str) -> str:
+        """The ID of the owner's job of this name that waits; empty for none."""
+        asked = (entry for entry, _ in self._asked.values())
+        due = (one.id for one in asked if (one.owner, one.name) == (owner, name))
+        return next(due, "") or self._queue.named(owner, name)
 
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._asked or self._queue.get(job_id) is not None

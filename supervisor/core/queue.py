@@ -24,10 +24,14 @@ class Queue:
         # When each was served last, in turns.
         self._served: defaultdict[Subject, int] = defaultdict(int)
         self._turns = 0
+        # Those with a name, by owner and name.
+        self._named: dict[tuple[str, str], str] = {}
 
     def add(self, entry: Entry) -> None:
         """Have a job wait."""
         self._entries[entry.id] = entry
+        if entry.name:
+            self._named[entry.owner, entry.name] = entry.id
         tenant, owner, queue = entry.line
         owners = self._lines.setdefault(tenant, {})
         insort(owners.setdefault(owner, {}).setdefault(queue, []), entry.rank)
@@ -37,6 +41,7 @@ class Queue:
         entry = self._entries.pop(job_id, None)
         if entry is None:
             return None
+        self._named.pop((entry.owner, entry.name), None)
         tenant, owner, queue = entry.line
         ranks = self._lines[tenant][owner][queue]
         del ranks[bisect_left(ranks, entry.rank)]
@@ -53,6 +58,10 @@ class Queue:
     def get(self, job_id: str) -> Entry | None:
         """The job, if it waits."""
         return self._entries.get(job_id)
+
+    def named(self, owner: str, name: str) -> str:
+        """The ID of the owner's job of this name that waits; empty for none."""
+        return self._named.get((owner, name), "")
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -17,6 +17,7 @@ from jobworker.supervisor.core.connections import Connections
 from jobworker.supervisor.core.contact import Contact
 from jobworker.supervisor.core.live_job import LiveJob
 from jobworker.supervisor.core.live_jobs import LiveJobs
+from jobworker.supervisor.core.names import Names
 from jobworker.supervisor.core.pauses import Pauses
 from jobworker.supervisor.core.pending import Pending
 from jobworker.supervisor.core.progress import Progress
@@ -99,6 +100,7 @@ class Supervisor:
             self._quotas,
             partial(self._check_serving, ""),
         )
+        self._names = Names(self.jobs, self.pending, self.turn)
         self._answers = Answers(self.jobs, journal, self.turn, self.pending.explain)
         self._contact = Contact(engine, self.jobs, self._answers)
         self.retention = Retention(loop, config, journal, self.turn, self.output_directory)
@@ -232,7 +234,9 @@ class Supervisor:
             raise removed(request, known.id)
         if known is not None and not self.turn.withdraws(known.id):
             self._tell_of(client, seq, known.id)
-        elif request.waiting.queue and self._has_to_wait(request, call):
+            return
+        self._names.check_free(request)
+        if request.waiting.queue and self._has_to_wait(request, call):
             self.pending.submit(request, call.quotas, outcome)
             self._tell_of(client, seq, request.id)
         else:
@@ -252,6 +256,7 @@ class Supervisor:
         try:
             known = self.starts.pending(request) or self._journal.find_start(request)
             if not known:
+                self._names.check_free(request)
                 if not (request.waiting.queue and self._has_to_wait(request, call)):
                     self._check_serving(call.drained)
                     self._quotas.check(request, call.quotas)

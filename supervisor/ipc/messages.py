@@ -17,6 +17,7 @@ CODES: dict[type[errors.SupervisorError], ipc.Code] = {
     errors.InvalidRequest: ipc.INVALID,
     errors.NoSuchJob: ipc.NO_SUCH_JOB,
     errors.KeyTaken: ipc.KEY_TAKEN,
+    errors.NameTaken: ipc.NAME_TAKEN,
     errors.CannotExecute: ipc.CANNOT_EXECUTE,
     errors.CannotPlace: ipc.CANNOT_PLACE,
     errors.AlreadyEnded: ipc.ALREADY_ENDED,
@@ -122,6 +123,7 @@ def request_message(request: Request) -> pb.StartRequest:
         queue=request.waiting.queue,
         priority=request.waiting.priority,
         queueTimeoutSeconds=request.waiting.timeout,
+        name=request.name,
     )
 
 

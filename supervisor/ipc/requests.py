@@ -13,6 +13,7 @@ from jobworker.supervisor.ipc.start_request import (
     check_start,
     checked_grace,
     checked_id,
+    checked_job_name,
     checked_name,
     checked_signal,
     checked_size,
@@ -21,6 +22,9 @@ from jobworker.supervisor.ipc.start_request import (
 from jobworker.supervisor.quotas import Kind, Quota
 
 _ID_PREFIX = re.compile(r"[0-9a-f-]{0,36}")
+# What the index of endings is made of.
+ENDING_LENGTH = 4
+_ID_ENDING = re.compile(rf"(?:[0-9a-f-]{{{ENDING_LENGTH},36}})?")
 # One more than a caller of the front's can ask for.
 MAX_PAGE = 1001
 # Of a message; more goes in several.
@@ -160,6 +164,9 @@ class List(NamedTuple):
     # Owner and tenant of each; none for all.
     whose: tuple[tuple[str, str], ...] = ()
     ended_ago_ns: int = 0
+    ending: str = ""
+    # With one, the job that has not ended comes first.
+    name: str = ""
 
 
 class Owners(NamedTuple):
@@ -254,6 +261,9 @@ def _list(asked: ipc.List) -> List:
     for field in ("prefix", "before"):
         if not _ID_PREFIX.fullmatch(getattr(asked, field)):
             raise InvalidRequest("a job ID has only 0-9, a-f and -", field)
+    if not _ID_ENDING.fullmatch(asked.ending):
+        problem = f"the ending of a job ID is {ENDING_LENGTH} or more of 0-9, a-f and -"
+        raise InvalidRequest(problem, "ending")
     for field in ("owner", "tenant"):
         if getattr(asked, field):
             checked_name(getattr(asked, field), field)
@@ -273,6 +283,8 @@ def _list(asked: ipc.List) -> List:
             for one in asked.whose
         ),
         asked.ended_ago_ns,
+        asked.ending,
+        checked_job_name(asked.name),
     )
 
 

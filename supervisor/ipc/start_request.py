@@ -71,6 +71,7 @@ def check_start(order: ipc.Start) -> job.Request:
         inside=checked_id(order.inside) if order.inside else "",
         waiting=_waiting(asked),
         asker=_asker(order.asker),
+        name=checked_job_name(asked.name),
     )
 
 
@@ -235,6 +236,17 @@ def checked_name(text: str, field: str) -> str:
     """A user's or a tenant's name. Raises InvalidRequest naming the field."""
     if not _NAME.fullmatch(text) or ".." in text:
         raise InvalidRequest(f"the {field} {text[:64]!r} is not a name", field)
+    return text
+
+
+def checked_job_name(text: str) -> str:
+    """What people call a job, or empty. Raises InvalidRequest."""
+    if text and not job.is_job_name(text):
+        raise InvalidRequest(
+            f"{text[:64]!r} is no name for a job: that is a letter, then up to 63 of "
+            "A-Z a-z 0-9 . _ -, and not all of it hex digits and -, as IDs are",
+            "name",
+        )
     return text
 
 

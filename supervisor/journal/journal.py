@@ -174,6 +174,7 @@ class Journal:
                 _json_of(request),
                 job.created_ns,
                 *_changing(job),
+                request.name,
             ),
         )
         self.clock.created(job.id)
@@ -236,7 +237,7 @@ class Journal:
         rows = self._database.execute(
             "SELECT id, owner, tenant, json_extract(request, '$.waiting.queue'), "
             "json_extract(request, '$.waiting.priority'), "
-            "json_extract(request, '$.waiting.timeout') "
+            "name, json_extract(request, '$.waiting.timeout') "
             "FROM job INDEXED BY job_waiting WHERE state = 6 ORDER BY id"
         )
         for *entry, timeout in rows.fetchall():

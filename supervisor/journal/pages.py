@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-from jobworker.supervisor.ipc.requests import List
+from jobworker.supervisor.ipc.requests import ENDING_LENGTH, List
+from jobworker.supervisor.job import State
 from jobworker.supervisor.journal.schema import COLUMNS
 
 _Row = tuple[Any, ...]
@@ -21,6 +22,8 @@ _INDEXES = """
 CREATE INDEX IF NOT EXISTS job_owner ON job (owner, tenant);
 CREATE INDEX IF NOT EXISTS job_waiting ON job (id) WHERE state = 6;
 CREATE INDEX IF NOT EXISTS job_owner_live ON job (owner, tenant) WHERE state <> 4;
+CREATE INDEX IF NOT EXISTS job_ending ON job (owner, tenant, substr(id, -4));
+CREATE INDEX IF NOT EXISTS job_name ON job (owner, tenant, name, state <> 4) WHERE name <> '';
 """
 _ENDED_BY = (
     "state = 4 AND output_complete AND "
@@ -60,11 +63,12 @@ class Pages:
         """The rows of a page, the newest job first."""
         if not asked.whose:
             return list(self._rows(asked, "", ()))
-        index = "INDEXED BY job_owner_live" if asked.running else "INDEXED BY job_owner"
+        index = f"INDEXED BY {_index(asked)}"
         each = [self._rows(asked, index, pair) for pair in dict.fromkeys(asked.whose)]
         if len(each) == 1:
             return list(each[0])
-        return list(islice(heapq.merge(*each, key=_id, reverse=True), asked.limit))
+        key = _not_ended_and_id if asked.name else _id
+        return list(islice(heapq.merge(*each, key=key, reverse=True), asked.limit))
 
     def _rows(self, asked: List, index: str, pair: tuple[str, ...]) -> Iterator[_Row]:
         where = ["id >= ? AND id < ?"]
@@ -85,13 +89,34 @@ class Pages:
             if value:
                 where.append(f"{column} = ?")
                 values.append(value)
+        if asked.ending:
+            # The first of them as the index has it.
+            where.append("substr(id, -4) = ? AND substr(id, ?) = ?")
+            values += [asked.ending[-ENDING_LENGTH:], -len(asked.ending), asked.ending]
+        if asked.name:
+            where.append("name <> '' AND name = ?")
+            values.append(asked.name)
         if pair:
             where.append("owner = ? AND tenant = ?")
             values += pair
-        clause = f"{index} WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"
+        order = "state <> 4 DESC, id DESC" if asked.name else "id DESC"
+        clause = f"{index} WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?"
         # Nothing in it but our own text.
         statement = f"SELECT {COLUMNS} FROM job {clause}"  # noqa: S608
         return self._database.execute(statement, [*values, asked.limit])
+
+
+def _index(asked: List) -> str:
+    """Which one has the jobs of an owner with the least of what is not asked for."""
+    if asked.name:
+        return "job_name"
+    if asked.ending:
+        return "job_ending"
+    return "job_owner_live" if asked.running else "job_owner"
+
+
+def _not_ended_and_id(row: _Row) -> tuple[bool, str]:
+    return row[8] != State.ENDED, _id(row)
 
 
 def _id(row: _Row) -> str:

@@ -2,7 +2,7 @@
 
 # "jobw" in ASCII, so that file(1) and we know the file for ours.
 APPLICATION_ID = 0x6A6F6277
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 SCHEMA = """
 CREATE TABLE job (
@@ -23,7 +23,8 @@ CREATE TABLE job (
     output_complete INTEGER NOT NULL,
     detail          TEXT NOT NULL,
     usage           TEXT NOT NULL DEFAULT '{}',
-    engine_record   TEXT NOT NULL DEFAULT ''
+    engine_record   TEXT NOT NULL DEFAULT '',
+    name            TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX job_request ON job (owner, request_id) WHERE request_id <> '';
 CREATE INDEX job_live ON job (id) WHERE state <> 4 OR NOT output_complete;
@@ -48,6 +49,8 @@ ALTER TABLE job DROP COLUMN cgroup;
     3: "",
     # The state 6, pending, and reasons that only such jobs end for.
     4: "",
+    # What people call a job; of those of before nobody was asked.
+    5: "ALTER TABLE job ADD COLUMN name TEXT NOT NULL DEFAULT '';",
 }
 
 # What is written once, and what `update` writes; both in the order of their values.
@@ -67,7 +70,8 @@ CHANGING = [
     "usage",
 ]
 COLUMNS = ", ".join(FIXED + CHANGING)
-_MARKS = ", ".join("?" * len(FIXED + CHANGING))
-INSERT = f"INSERT INTO job ({COLUMNS}) VALUES ({_MARKS})"  # noqa: S608 - no text but ours
+_MARKS = ", ".join("?" * len([*FIXED, *CHANGING, "name"]))
+# The name is read with the request; its own column is to find it by.
+INSERT = f"INSERT INTO job ({COLUMNS}, name) VALUES ({_MARKS})"  # noqa: S608 - no text but ours
 BEGIN_WAITING = "UPDATE job SET request = ?, created_ns = ? WHERE id = ?"
 UPDATE = f"UPDATE job SET {' = ?, '.join(CHANGING)} = ? WHERE id = ?"  # noqa: S608 - the same

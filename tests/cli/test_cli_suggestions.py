@@ -53,7 +53,7 @@ def test_a_prefix_that_several_jobs_have_lists_them(server: Server) -> None:
     done = server.run("alice", "status", common)
     assert done.returncode == 2
     first, *candidates = done.stderr.decode().splitlines()
-    assert first.endswith(f" jobs have IDs that begin with {common}: give more of the ID")
+    assert first.endswith(f" jobs have IDs that begin or end with {common}: give more of the ID")
     # The newest first, each in one line.
     assert [line.split()[0] for line in candidates[:2]] == jobs[::-1]
     assert all(line.endswith("'") and "sh -c ': " in line for line in candidates[:2])

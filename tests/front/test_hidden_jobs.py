@@ -73,7 +73,9 @@ def counted() -> Iterator[Work]:
 
 
 @asynccontextmanager
-async def alices_jobs(directory: Path, count: int = 1) -> AsyncIterator[tuple[Access, list[str]]]:
+async def alices_jobs(
+    directory: Path, count: int = 1, name: str = ""
+) -> AsyncIterator[tuple[Access, list[str]]]:
     """Access to a supervisor that has jobs of alice's."""
     policy = directory / "policy.yaml"
     policy.write_text(POLICY)
@@ -81,7 +83,7 @@ async def alices_jobs(directory: Path, count: int = 1) -> AsyncIterator[tuple[Ac
         ids = [str(uuid7()) for _ in range(count)]
         for job_id in ids:
             request = pb.StartRequest(
-                rawArguments=[b"true"], rawWorkingDirectory=b"/", tenant="team-a"
+                rawArguments=[b"true"], rawWorkingDirectory=b"/", tenant="team-a", name=name
             )
             await worker.client.start(ipc.Start(id=job_id, owner="alice", request=request))
         yield Access(PolicyInForce(policy), worker.client), ids
@@ -117,6 +119,24 @@ def test_a_hidden_job_takes_the_same_work_as_none(tmp_path: Path, length: int) -
         asyncio.run(compare())
 
 
+def test_a_hidden_name_takes_the_same_work_as_none(tmp_path: Path) -> None:
+    async def compare() -> None:
+        async with alices_jobs(tmp_path, name="nightly") as (access, (job_id,)):
+            assert (await access.judge(ALICE, "stop", "nightly")).job_id == job_id
+            for action in ACTIONS:
+                hidden, hiding, _ = await judged(access, action, "alice/nightly")
+                missing, searching, _ = await judged(access, action, "alice/weekly")
+                for verdict in (hidden, missing):
+                    assert isinstance(verdict.error, NoSuchJob)
+                    assert verdict.job is None
+                assert str(hidden.error).replace("nightly", "weekly") == str(missing.error)
+                assert hiding == searching
+                assert hiding.requests == ["owners"]
+
+    with leaving_nothing(tmp_path):
+        asyncio.run(compare())
+
+
 def test_how_many_hidden_jobs_begin_so_takes_no_more_decisions(tmp_path: Path) -> None:
     async def compare() -> None:
         async with alices_jobs(tmp_path, 5) as (access, ids):
@@ -134,7 +154,7 @@ def test_no_answer_comes_before_the_beat(tmp_path: Path) -> None:
 
     async def compare() -> None:
         async with alices_jobs(tmp_path) as (access, (job_id,)):
-            for asked in (job_id, NEVER, job_id[:PREFIX], NEVER[:PREFIX], "no job"):
+            for asked in (job_id, NEVER, job_id[:PREFIX], NEVER[-PREFIX:], "no job", "no-job"):
                 _, _, seconds = await judged(access, "stop", asked)
                 assert seconds >= 0.02
 

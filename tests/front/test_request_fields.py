@@ -29,6 +29,8 @@ ALSO = {
     "Exec.start.requestID": {grpc.StatusCode.ALREADY_EXISTS},
     "jobID": {grpc.StatusCode.NOT_FOUND},
     "tenant": {grpc.StatusCode.PERMISSION_DENIED},
+    # The one of before may not have ended.
+    "name": {grpc.StatusCode.ALREADY_EXISTS},
     "commandName": {grpc.StatusCode.FAILED_PRECONDITION},
     "Arguments": {grpc.StatusCode.FAILED_PRECONDITION},
     "environment": {grpc.StatusCode.FAILED_PRECONDITION},

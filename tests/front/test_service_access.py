@@ -48,7 +48,7 @@ def test_unique_prefixes_are_enough(server: Server) -> None:
         assert status.jobID == ids[0]
         with refused(grpc.StatusCode.INVALID_ARGUMENT) as words:
             alice.QueryStatus(pb.QueryStatusRequest(jobID=ids[0][:4]))
-        assert "begin with" in words[0]
+        assert "begin or end with" in words[0]
 
 
 def test_a_program_that_cannot_be_executed_leaves_no_job(server: Server) -> None:

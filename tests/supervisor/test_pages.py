@@ -20,10 +20,13 @@ T = TypeVar("T")
 _numbers = count()
 
 
-def add(journal: Journal, whose: tuple[str, str], *, ended: bool = False) -> str:
-    """Record a job of somebody's; returns its ID."""
+def add(
+    journal: Journal, whose: tuple[str, str], *, ended: bool = False, name: str = "", end: str = ""
+) -> str:
+    """Record a job of somebody's, with an ID that ends so; returns that."""
     job_id = str(uuid7())
-    request = Request(job_id, whose[0], whose[1], ("true",), {}, "/", 1.0)
+    job_id = job_id[: len(job_id) - len(end)] + end
+    request = Request(job_id, whose[0], whose[1], ("true",), {}, "/", 1.0, name=name)
     job = Job(request, created_ns=1)
     job.state = State.ENDED if ended else State.RUNNING
     job.output_complete, job.ended_ns = ended, int(ended)
@@ -61,16 +64,19 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
         List("0", "f", 3, False, "", "", 0, (ALICE,)),
         List("", "", 100, False, "alice", "team-a", 0, (ALICE,)),
         List("", "", 100, False, "", "", 2**62, (ALICE,)),
+        List("", "", 100, False, "", "", 0, (ALICE,), ending="beef"),
+        List("", "", 1, False, "", "", 0, (ALICE,), name="job"),
     ],
-    ids=["all", "running", "a-part", "filtered", "ended"],
+    ids=["all", "running", "a-part", "filtered", "ended", "an-ending", "a-name"],
 )
 def test_others_jobs_are_no_work(journal: Journal, asked: List) -> None:
     """How long `list` took told how many jobs others had."""
-    mine = [add(journal, ALICE, ended=bool(number % 2)) for number in range(6)]
+    same = {"name": "job", "end": "beef"}
+    mine = [add(journal, ALICE, ended=bool(number % 2), **same) for number in range(6)]
     add(journal, BOB)
     few, before = steps(journal, lambda: journal.page(asked))
     for number in range(2000):
-        add(journal, BOB, ended=bool(number % 2))
+        add(journal, BOB, ended=bool(number % 2), **same)
     many, after = steps(journal, lambda: journal.page(asked))
     assert [job.id for job in many] == [job.id for job in few]
     assert {job.id for job in many} <= set(mine)
@@ -123,3 +129,46 @@ def test_they_are_those_of_a_plain_look(
                 break
         assert found == wanted
         assert set(journal.owners()) == {owner for owner, _ in jobs}
+
+
+def test_a_name_is_that_of_the_one_that_goes_on_or_else_of_the_newest(journal: Journal) -> None:
+    also = ("alice", "team-c")
+    add(journal, ALICE, ended=True, name="nightly")
+    goes_on = add(journal, ALICE, name="nightly")
+    add(journal, also, ended=True, name="nightly")
+    add(journal, ALICE, ended=True, name="other")
+    newest = add(journal, also, ended=True, name="other")
+    add(journal, BOB, name="other")
+
+    def found(name: str) -> list[str]:
+        whose = (ALICE, also)
+        return [job.id for job in journal.page(List("", "", 1, False, "", "", 0, whose, name=name))]
+
+    assert found("nightly") == [goes_on]
+    assert found("other") == [newest]
+    assert found("another") == []
+
+
+def test_how_often_a_name_was_used_is_no_more_work(journal: Journal) -> None:
+    asked = List("", "", 1, False, "", "", 0, (ALICE,), name="nightly")
+    add(journal, ALICE, ended=True, name="nightly")
+    goes_on = add(journal, ALICE, name="nightly")
+    _, before = steps(journal, lambda: journal.page(asked))
+    for _ in range(500):
+        add(journal, ALICE, ended=True, name="nightly")
+    found, after = steps(journal, lambda: journal.page(asked))
+    assert [job.id for job in found] == [goes_on]
+    assert after == before
+
+
+@given(st.lists(st.sampled_from(["beef", "0beef", "12-beef", "dead", "0dead"]), max_size=12))
+def test_an_ending_finds_all_that_end_so(
+    tmp_path_factory: pytest.TempPathFactory, ends: list[str]
+) -> None:
+    path = tmp_path_factory.mktemp("journal") / f"{next(_numbers)}.sqlite"
+    with closing(Journal(path)) as journal:
+        ids = [add(journal, ALICE, end=end) for end in ends]
+        for asked in ("beef", "0beef", "-beef", "dead", "0dead", "f0dead"):
+            page = journal.page(List("", "", 100, False, "", "", 0, (ALICE,), ending=asked))
+            expected = [job_id for job_id in reversed(ids) if job_id.endswith(asked)]
+            assert [job.id for job in page] == sorted(expected, reverse=True)

@@ -136,8 +136,8 @@ def test_of_several_jobs_each_line_says_whose_it_is(server: Server) -> None:
     assert all(found)
     assert [match[2] for match in found if match] == ["one", "more", "two", "more"]
     labels = [match[1] for match in found if match]
-    assert one.startswith(labels[0])
-    assert two.startswith(labels[2])
+    assert one.endswith(labels[0])
+    assert two.endswith(labels[2])
     assert labels[0] != labels[2]
 
 

@@ -57,7 +57,7 @@ def test_everybodys_jobs_are_listed(server: Server) -> None:
     assert server.run("alice", "status", jobs["bob"]).returncode != 0
     lines = admin(server, "list", "--running").splitlines()
     assert lines[0].split() == ["JOB", "OWNER", "TENANT", "AGE", "STATE", "COMMAND"]
-    assert {line.split()[0] for line in lines[1:]} == set(jobs.values())
+    assert {line.split()[0] for line in lines[1:]} == {job[-8:] for job in jobs.values()}
     of_a = admin(server, "list", "--tenant", "team-a", "-o", "json").splitlines()
     assert {json.loads(line)["owner"] for line in of_a} == {"alice", "eve"}
     assert len(admin(server, "list", "-n", "1", "-o", "json").splitlines()) == 1
@@ -87,6 +87,12 @@ def test_jobs_are_stopped_by_owner_and_by_tenant(server: Server) -> None:
     assert admin(server, "stop", "--owner", "bob") == ""
 
 
+def test_a_job_is_stopped_by_the_end_of_its_id_and_by_its_name(server: Server) -> None:
+    jobs = [start(server, "bob"), server.ask("bob", "start", "--name", "by-name", "sleep", "1000")]
+    stopped = admin(server, "stop", "--grace", "0", jobs[0][-8:], "bob/by-name").split()
+    assert sorted(stopped) == sorted(jobs)
+
+
 def listed(server: Server) -> list[str]:
     return admin(server, "list", "--running", "-o", "json").splitlines()
 
@@ -106,10 +112,12 @@ def test_what_begins_several_ids_lists_them(server: Server) -> None:
     ("words", "code", "said"),
     [
         (["stop"], USAGE, "say which jobs: JOB, --owner or --tenant"),
-        (["stop", "0190-nonesuch"], FAILED, "a job ID has only"),
+        (["stop", "0190-nonesuch"], FAILED, "'0190-nonesuch' is no job"),
+        (["stop", "nonesuch"], FAILED, "or OWNER/NAME"),
+        (["stop", "bob/nonesuch"], FAILED, "there is no job bob/nonesuch"),
         (["stop", "ffffffff"], FAILED, "there is no job ffffffff"),
-        (["stop", ""], FAILED, "'' is too little of a job ID: give 4 characters"),
-        (["stop", "019"], FAILED, "too little of a job ID"),
+        (["stop", ""], FAILED, "'' is no job: give its ID, 4 characters or more"),
+        (["stop", "019"], FAILED, "'019' is no job: give its ID, 4 characters or more"),
         (["stop", "--owner", "*"], FAILED, "owner"),
         (["drain", ""], FAILED, "say why in 1 to 500 characters"),
         (["drain", "x" * 501], FAILED, "say why in 1 to 500 characters"),

@@ -21,7 +21,7 @@ from jobworker.supervisor.config import QueueConfig, SupervisorConfig
 from jobworker.supervisor.core.recovery import recover
 from jobworker.supervisor.core.supervisor import Supervisor
 from jobworker.supervisor.engine import Exit, Reports
-from jobworker.supervisor.errors import CannotExecute, SupervisorError
+from jobworker.supervisor.errors import CannotExecute, NameTaken, SupervisorError
 from jobworker.supervisor.host.accounting import UNKNOWN, Usage
 from jobworker.supervisor.ipc import requests
 from jobworker.supervisor.ipc.server import Client
@@ -191,7 +191,7 @@ class World:
     def _quotas(self, tenant: str) -> dict[Kind, Quota]:
         return {Kind.TENANT: Quota(running=self.quota[tenant])}
 
-    def submit(self, owner: str, queue: str, priority: int) -> None:
+    def submit(self, owner: str, queue: str, priority: int, name: str = "") -> None:
         tenant = TENANTS[owner]
         asker = Asker((tenant,), "0a", 2**60)
         request = Request(
@@ -201,9 +201,25 @@ class World:
             ("true",),
             waiting=Waiting(queue, priority),
             asker=asker,
+            name=name,
         )
+        holders = self.holders(owner, name)
         self.asked_for[request.id] = request
+        before = len(self.front.refusals)
         self.handle(requests.Start(request, self._quotas(tenant)))
+        refused = any(isinstance(one, NameTaken) for one in self.front.refusals[before:])
+        if refused != bool(name and holders):
+            self.wrong.append(f"the name {name} refused: {refused}, had by {holders}")
+
+    def holders(self, owner: str, name: str) -> list[str]:
+        """The owner's jobs of this name that have not ended."""
+        return [
+            one.id
+            for one in self.asked_for.values()
+            if (one.owner, one.name) == (owner, name)
+            and (job := self.job(one.id)) is not None
+            and job.state is not State.ENDED
+        ]
 
     def launched(self, job: Job) -> None:
         """What the engine is told to start may be started now, for the first time."""
@@ -257,6 +273,8 @@ class World:
     def check(self) -> None:
         """Every job that was asked for is somewhere, and each only in one place."""
         assert not self.wrong
+        named = {(one.owner, one.name) for one in self.asked_for.values() if one.name}
+        assert all(len(self.holders(*both)) <= 1 for both in named)
         for job_id in self.asked_for:
             job = self.job(job_id)
             if job is None:
@@ -278,6 +296,7 @@ def ops() -> st.SearchStrategy[tuple[Any, ...]]:
         st.sampled_from(sorted(TENANTS)),
         st.sampled_from(["default", "narrow"]),
         st.integers(-1, 1),
+        st.sampled_from(["", "", "one", "other"]),
     )
     end = st.tuples(st.just("end"), st.integers(0, 9))
     return st.one_of(
@@ -298,8 +317,8 @@ def ops() -> st.SearchStrategy[tuple[Any, ...]]:
 
 async def _do(world: World, op: tuple[Any, ...]) -> None:
     match op:
-        case ("submit", owner, queue, priority):
-            world.submit(owner, queue, priority)
+        case ("submit", owner, queue, priority, name):
+            world.submit(owner, queue, priority, name)
         case ("end", number) if world.engine.running:
             running = sorted(world.engine.running)
             world.engine.end(running[number % len(running)])
