@@ -134,8 +134,9 @@ def test_no_state_is_missed_while_the_front_is_dead(server: Server) -> None:
         until(lambda: len(states(server, job_id)) == 1)
         front = front_of(server)
         front.send_signal(signal.SIGSTOP)
-        gate.touch()
+        # Noted before it may end.
         job = psutil.Process(alice_pid(server, job_id))
+        gate.touch()
         job.wait(60)
         front.send_signal(signal.SIGKILL)
         status = persist(

@@ -36,7 +36,7 @@ def test_it_is_silent_without_a_terminal() -> None:
 
 @pytest.mark.parametrize("stdout_is_terminal", [False, True])
 def test_who_sees_it(server: Server, tmp_path: Path, stdout_is_terminal: bool) -> None:
-    job = server.ask("alice", "start", "sh", "-c", "echo on; sleep 1.5; echo off")
+    job = server.ask("alice", "start", "sh", "-c", "echo on; sleep 4; echo off")
     ours, theirs = pty.openpty()
     with (tmp_path / "output").open("wb") as file:
         done = subprocess.run(

@@ -39,13 +39,13 @@ def survive(server: Server, disturber: Killer) -> int:
 @pytest.mark.timeout(300)
 def test_a_few_kills(fresh_server: Server) -> None:
     killer = Killer(fresh_server, kills=12, pause=(0.1, 0.8))
-    assert survive(fresh_server, killer) > CALLERS
+    assert survive(fresh_server, killer) >= CALLERS
 
 
 @pytest.mark.timeout(300)
 def test_a_few_freezes(fresh_server: Server) -> None:
     freezer = Freezer(fresh_server, kills=10, pause=(0.1, 0.5))
-    assert survive(fresh_server, freezer) > CALLERS
+    assert survive(fresh_server, freezer) >= CALLERS
 
 
 @pytest.mark.chaos
