@@ -195,7 +195,7 @@ def refuse_another_tenant(demo: Demo) -> None:
     demo.run(f"stop {job}", "bob", NOT_THERE, shows="no job")
     demo.run("list --quiet", "bob", shows="^$")
     demo.run("run -- /usr/bin/sleep 0.1", "bob")
-    demo.run("list", "alice", shows=f"{job} .* running ")
+    demo.run("list", "alice", shows=f"{job[-8:]} .* running ")
 
 
 def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:

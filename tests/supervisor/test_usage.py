@@ -96,7 +96,9 @@ def test_a_journal_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> 
         old = {**json.loads(request), "timeout": 7.5}
         del old["limits"]
         database.execute("UPDATE job SET request = ?", (json.dumps(old),))
-        database.execute("ALTER TABLE job DROP COLUMN usage")
+        database.execute("DROP INDEX job_name")
+        for column in ("name", "usage"):
+            database.execute(f"ALTER TABLE job DROP COLUMN {column}")
         database.execute("ALTER TABLE job DROP COLUMN engine_record")
         database.execute("ALTER TABLE job ADD COLUMN pid_start INTEGER NOT NULL DEFAULT 0")
         database.execute("ALTER TABLE job ADD COLUMN cgroup TEXT NOT NULL DEFAULT ''")
