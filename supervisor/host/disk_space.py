@@ -53,15 +53,15 @@ class FreeSpace:
 
 
 class Ballast:
-    """A file of so many bytes that is given up when what must be written finds no room."""
+    """A file of `size` bytes that is given up when what must be written finds no room."""
 
     def __init__(self, path: Path, size: int) -> None:
         """Take no more than a twentieth of the file system."""
         self._path = path
-        self._size = size
+        self.size = size
         with contextlib.suppress(OSError):
             found = os.statvfs(path.parent)
-            self._size = min(size, found.f_blocks * found.f_frsize // 20)
+            self.size = min(size, found.f_blocks * found.f_frsize // 20)
         self._taken = False
         self.take()
 
@@ -75,7 +75,7 @@ class Ballast:
             # Where no file can be made, none can be given up.
             return
         try:
-            os.posix_fallocate(descriptor, 0, self._size)
+            os.posix_fallocate(descriptor, 0, self.size)
             self._taken = True
         except OSError:
             # A part of it would be no promise, and in others' way.

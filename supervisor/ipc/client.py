@@ -162,12 +162,14 @@ class SupervisorClient:
     async def attending(self, job_id: str, who: str) -> AsyncIterator[Attending]:
         """Attend to a job within the block; see there for how it ends. Raises NoSuchJob."""
         key = (job_id, who)
-        await self._call(ipc.Request(attend=ipc.Attend(id=job_id, who=who)))
-        self._attending[key] = attending = Attending()
+        attending = Attending()
         try:
+            # It counts from when it is sent, not from when its answer is here.
+            await self._call(ipc.Request(attend=ipc.Attend(id=job_id, who=who)))
+            self._attending[key] = attending
             yield attending
         finally:
-            del self._attending[key]
+            self._attending.pop(key, None)
             gone = ipc.Attend(id=job_id, who=who, gone=2 if attending.leaves else 1)
             # Also where this is cancelled: a next supervisor is told, if need be.
             self._later(self._call(ipc.Request(attend=gone)))

@@ -39,6 +39,9 @@ from jobworker.supervisor.journal.start_keys import StartKeys, check_same
 # What is taken ahead on the disk, for commits that find it full: more than SQLite's -wal
 # file grows to before it begins anew.
 BALLAST_BYTES = 8 * 1024 * 1024
+# With so many pages in it SQLite begins the -wal file anew.
+_MOST_PAGES = 1000
+_PAGE_BYTES = 4096
 
 
 class Ended(NamedTuple):
@@ -91,12 +94,15 @@ class Journal:
         self.dirty = False
         # Room for what must go on record when somebody has filled the disk.
         self._ballast = Ballast(room, BALLAST_BYTES)
+        # On a small disk the -wal file begins anew before it has grown to that.
+        pages = min(_MOST_PAGES, max(1, self._ballast.size // 2 // _PAGE_BYTES))
+        self._database.execute(f"PRAGMA wal_autocheckpoint = {pages}")
 
     def _open(self, path: Path) -> None:
         version = _look_at(path)
         self._database = sqlite3.connect(path, isolation_level=None)
         try:
-            self._prepare(version)
+            self._prepare(path, version)
         except BaseException:
             self._database.close()
             raise
@@ -109,8 +115,10 @@ class Journal:
         """Take that room again, if there is some."""
         self._ballast.take()
 
-    def _prepare(self, version: int) -> None:
+    def _prepare(self, path: Path, version: int) -> None:
         """Make it one of the present schema; 0 is the version of an empty file."""
+        log = path.with_name(f"{path.name}-wal")
+        left_behind = log.exists() and log.stat().st_size > 0
         # One process has it open at a time: no locks to take, no shared memory.
         self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._database.execute("PRAGMA journal_mode = WAL")
@@ -125,9 +133,15 @@ class Journal:
                 f"BEGIN IMMEDIATE; {MIGRATIONS[old]} PRAGMA user_version = {old + 1}; COMMIT;"
             )
         # Makes sure that there is a -wal file to sync.
-        self._database.execute("BEGIN IMMEDIATE")
-        self._database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        self._database.execute("COMMIT")
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            self._database.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            # One that a death left behind is as good; jobs that run wait for their supervisor.
+            if not (left_behind and _of_the_disk(error)):
+                raise
+            self.rollback()
 
     def close(self) -> None:
         """Make everything durable and close the file."""
@@ -293,7 +307,7 @@ def _look_at(path: Path) -> int:
     Opened for reading, SQLite leaves alone even a -wal file that somebody's
     crash left behind.
     """
-    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+    with _opened_for_reading(path) as database:
 
         def one(statement: str) -> Any:
             return database.execute(statement).fetchone()[0]
@@ -311,6 +325,26 @@ def _look_at(path: Path) -> int:
         if version < 1 or one("PRAGMA quick_check") != "ok":
             raise StateError(f"{path} is damaged: restore it, or move it away to begin anew")
         return version
+
+
+@contextlib.contextmanager
+def _opened_for_reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Takes no room on the disk: SQLite reads an index of the -wal file from one of its own.
+
+    It does so where a -shm file is there that it may not write to
+    (https://sqlite.org/wal.html#readonly).
+    """
+    shared = path.with_name(f"{path.name}-shm")
+    made = not shared.exists()
+    if made:
+        shared.touch(0o600)
+    try:
+        address = f"{path.as_uri()}?mode=ro&readonly_shm=1"
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
+            yield database
+    finally:
+        if made:
+            shared.unlink(missing_ok=True)
 
 
 def _changing(job: Job) -> tuple[int | str, ...]:

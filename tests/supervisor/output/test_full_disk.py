@@ -1,6 +1,7 @@
 """A full disk: jobs and service live on, the loss is a gap, and recording goes on afterwards."""
 
 import contextlib
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +95,16 @@ def test_a_journal_is_opened_on_a_full_disk_while_there_is_room_ahead(small_disk
     _fill(small_disk / "more of others")
     with pytest.raises(StateError, match="is its disk full"):
         Journal(small_disk / "journal.sqlite")
+
+
+def test_a_journal_that_a_death_left_open_is_opened_with_no_room_at_all(small_disk: Path) -> None:
+    """Jobs that ran then had no supervisor for as long as the disk was full."""
+    journal = small_disk / "journal.sqlite"
+    script = "import os, sys, jobworker.supervisor.journal.journal as j, pathlib;"
+    script += "j.Journal(pathlib.Path(sys.argv[1])).make_room(); os._exit(7)"
+    assert subprocess.run([sys.executable, "-c", script, journal], check=False).returncode == 7
+    _fill(small_disk / "others")
+    Journal(journal).close()
 
 
 def test_a_start_that_cannot_be_recorded_is_refused(small_disk: Path) -> None:

@@ -3,31 +3,17 @@
 import asyncio
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import ExitStack
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Connection
 
-import pytest
 import uuid_utils
 
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor.ipc.client import SupervisorClient
 from jobworker.supervisor.job import State
-from jobworker.supervisor.keeper import packets
 
 DEADLINE_SECONDS = 30.0
 JOB = str(uuid_utils.uuid7())
-
-
-@pytest.fixture
-def supervisor() -> Iterator[tuple[SupervisorClient, Connection]]:
-    """A client, and the other end of its pipe, which the test speaks for."""
-    with ExitStack() as stack:
-        control, keeper = map(stack.enter_context, packets.pair())
-        end, other = map(stack.enter_context, Pipe())
-        packets.send(keeper, ("client",), (other.fileno(),))
-        yield SupervisorClient(control), end
 
 
 def test_news_that_come_together_with_the_reply_are_not_undone_by_it(
