@@ -54,6 +54,16 @@ class Keys(click.ParamType[bytes]):
         return self.fail(f"{text!r} is no key: say ctrl-X, or a letter", param, ctx)
 
 
+detach_keys_option = click.option(
+    "--detach-keys",
+    type=Keys(),
+    default=DETACH_KEYS,
+    show_default=True,
+    metavar="KEYS",
+    help="On a terminal, leave the job and let it go on; within a second.",
+)
+
+
 def is_terminal(descriptor: int = STDIN) -> bool:
     """Whether it is one, and can pass on every key; those of Windows cannot."""
     return os.isatty(descriptor) and importlib.util.find_spec("termios") is not None

@@ -20,7 +20,7 @@ from jobworker.cli.commands.foreground import (
 )
 from jobworker.cli.errors import CliError, failure, tell
 from jobworker.cli.job_ids import JobID
-from jobworker.cli.keyboard import DETACH_KEYS, Keys, is_terminal
+from jobworker.cli.keyboard import DETACH_KEYS, Keys, detach_keys_option, is_terminal
 from jobworker.cli.options import client_command
 
 if TYPE_CHECKING:
@@ -42,14 +42,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="Begin N lines from the end of its output; by default at the end.",
 )
-@click.option(
-    "--detach-keys",
-    type=Keys(),
-    default=DETACH_KEYS,
-    show_default=True,
-    metavar="KEYS",
-    help="On a terminal, leave the job and let it go on; within a second.",
-)
+@detach_keys_option
 @click.pass_context
 @client_command
 def attach(

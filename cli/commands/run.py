@@ -32,7 +32,7 @@ from jobworker.cli.commands.new_job import (
 )
 from jobworker.cli.commands.start import start_job
 from jobworker.cli.errors import CliError, CutOff, ExitCode, RequestFailed, failure, tell
-from jobworker.cli.keyboard import DETACH_KEYS, Keys, has_something, is_terminal
+from jobworker.cli.keyboard import detach_keys_option, has_something, is_terminal
 from jobworker.cli.options import OutputFormat, client_command, output_option
 from jobworker.cli.streams import CannotWrite
 from jobworker.client.errors import ClientError
@@ -67,14 +67,7 @@ _FOREGROUND = (
         is_flag=True,
         help="Wait for what it leaves behind, too, as long as that can write.",
     ),
-    click.option(
-        "--detach-keys",
-        type=Keys(),
-        default=DETACH_KEYS,
-        show_default=True,
-        metavar="KEYS",
-        help="On a terminal, leave the job and let it go on; within a second.",
-    ),
+    detach_keys_option,
     output_option,
 )
 

@@ -69,6 +69,8 @@ class Edge:
         self._backend = backend
         self._limits = limits or EdgeLimits()
         self._tls = load_server_tls(files)
+        # Set at each reload; who has seen that clears it.
+        self.reloaded = asyncio.Event()
         self._peers = Peers()
         # Connections refused since the start, by reason.
         self.refused: Counter[str] = Counter()
@@ -183,6 +185,7 @@ class Edge:
             TlsError: The files cannot be served with, and nothing has changed.
         """
         formerly, self._tls = self._tls, load_server_tls(self._files)
+        self.reloaded.set()
         ended = 0
         for live in self._open():
             reason = self._tls.trust.objection(live.client.certificate, formerly.trust)

@@ -8,7 +8,7 @@ import grpc
 
 from jobworker.authz.identity import Identity
 from jobworker.authz.policy.in_force import PolicyInForce
-from jobworker.authz.policy.policy import Decision, JobFacts
+from jobworker.authz.policy.policy import Decision, JobFacts, Policy
 from jobworker.grpc_api.guard.references import Named, Newest, Part, Whole, candidates, reference
 from jobworker.grpc_api.guard.refusal import Refusal, invalid
 from jobworker.proto import ipc_pb2 as ipc
@@ -109,12 +109,8 @@ class Access(NamedTuple):
             about = _facts_of_start(identity, request, request.tenant)
             return Verdict("start", job_id, about, None, policy.version, error)
         about = _facts_of_start(identity, request, tenant)
-        decision = policy.decide(identity, "start", about)
-        if decision.allowed and (request.input or request.HasField("terminal")):
-            # What nobody could send would be waited for.
-            decision = policy.decide(identity, "attach", about)
-        refusal = None if decision.allowed else denial(decision)
-        return Verdict("start", job_id, about, decision, policy.version, refusal)
+        takes_input = bool(request.input) or request.HasField("terminal")
+        return start_verdict(policy, identity, about, job_id, takes_input=takes_input)
 
     def each_job(self, action: str) -> Verdict:
         """For an action on many jobs, to each of which the method asks for the right."""
@@ -198,6 +194,18 @@ class Access(NamedTuple):
             words = candidates(part, list(visible.values()))
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "AMBIGUOUS_PREFIX", words)
         return next(iter(visible.values()), None)
+
+
+def start_verdict(
+    policy: Policy, identity: Identity, about: JobFacts, job_id: str, *, takes_input: bool
+) -> Verdict:
+    """Whether somebody may start this by the policy; what takes input, with the right to attach."""
+    decision = policy.decide(identity, "start", about)
+    if decision.allowed and takes_input:
+        # What nobody could send would be waited for.
+        decision = policy.decide(identity, "attach", about)
+    refusal = None if decision.allowed else denial(decision)
+    return Verdict("start", job_id, about, decision, policy.version, refusal)
 
 
 async def _next_beat(since: float) -> None:

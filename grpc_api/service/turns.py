@@ -8,7 +8,7 @@ import grpc
 from jobworker.authz.identity import Identity
 from jobworker.authz.policy.in_force import PolicyInForce
 from jobworker.grpc_api.config import QuotasConfig
-from jobworker.grpc_api.guard.access import Verdict, denial, facts
+from jobworker.grpc_api.guard.access import Verdict, facts, start_verdict
 from jobworker.grpc_api.guard.audit_trail import AuditTrail, Caller
 from jobworker.grpc_api.guard.refusal import Refusal
 from jobworker.proto import ipc_pb2 as ipc
@@ -67,11 +67,8 @@ class Turns:
             words = f"start refused to cn={job.owner}: {objection}"
             refusal = Refusal(grpc.StatusCode.PERMISSION_DENIED, "DENIED", words)
             return Verdict("start", job.id, about, None, policy.version, refusal)
-        decision = policy.decide(identity, "start", about)
-        if decision.allowed and (job.request.input or job.request.HasField("terminal")):
-            decision = policy.decide(identity, "attach", about)
-        refused = None if decision.allowed else denial(decision)
-        return Verdict("start", job.id, about, decision, policy.version, refused)
+        takes_input = bool(job.request.input) or job.request.HasField("terminal")
+        return start_verdict(policy, identity, about, job.id, takes_input=takes_input)
 
     def _objection(self, identity: Identity) -> str:
         if self._revoked(identity.serial):

@@ -4,6 +4,7 @@ An expired one changes no file, so nothing else would notice it before the users
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 # How long ahead is told, and a revocation list signed anew.
 AHEAD = timedelta(days=30)
 _AGAIN = timedelta(days=1)
-_LOOK_SECONDS = 10.0
+_LOOK_SECONDS = 60.0
 
 NO_LIST = (
     "tls.crl is null: certificates that were revoked go on being accepted; "
@@ -42,6 +43,7 @@ async def watch_expiry(
         log.warning("%s", NO_LIST)
     told: dict[tuple[str, datetime, bool], datetime] = {}
     while True:
+        edge.reloaded.clear()
         now = datetime.now(UTC)
         if edge.expiries.get("crl", now + AHEAD) < now + AHEAD:
             # The new file is noticed as any other.
@@ -59,7 +61,9 @@ async def watch_expiry(
                 log.error("%s", text)
                 await tell("tls", text)
         coming = [(end - now).total_seconds() for end in edge.expiries.values() if end > now]
-        await asyncio.sleep(max(0.01, min([_LOOK_SECONDS, *coming])))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.01, min([_LOOK_SECONDS, *coming]))):
+                await edge.reloaded.wait()
 
 
 def expiry_warning(part: str, files: TlsFiles, end: datetime, now: datetime) -> str:

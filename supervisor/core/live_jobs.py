@@ -3,13 +3,13 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from functools import partial
 
 from jobworker.supervisor.core.live_job import LiveJob
 from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.engine import Engine
-from jobworker.supervisor.job import State
+from jobworker.supervisor.job import Job, State
 from jobworker.supervisor.quotas import Subject, subjects_of
 
 log = logging.getLogger(__name__)
@@ -36,26 +36,19 @@ class LiveJobs:
         self._turn = turn
         self._emptied = emptied
         self._by_id: dict[str, LiveJob] = {}
-        self._by_subject: defaultdict[Subject, dict[str, LiveJob]] = defaultdict(dict)
-        # Those that run within another, by that one's ID.
-        self._inside: defaultdict[str, dict[str, LiveJob]] = defaultdict(dict)
-        # Those that waited for their turn in a queue, by its name.
-        self._from_queue: defaultdict[str, dict[str, LiveJob]] = defaultdict(dict)
-        # Those with a name, by owner and name.
-        self._named: defaultdict[tuple[str, str], dict[str, LiveJob]] = defaultdict(dict)
+        self._by_subject = _Index(lambda job: subjects_of(job.request))
+        # By the ID of the job that they run within.
+        self._inside = _Index(lambda job: _given(job.request.inside))
+        # By the queue that they came from.
+        self._from_queue = _Index(lambda job: _given(job.request.waiting.queue))
+        self._named = _Index(lambda job: [(job.request.owner, job.request.name)])
         self._sweeping = False
 
     def add(self, live: LiveJob) -> None:
         """Take over a job."""
         self._by_id[live.job.id] = live
-        for subject in subjects_of(live.job.request):
-            self._by_subject[subject][live.job.id] = live
-        if live.job.request.inside:
-            self._inside[live.job.request.inside][live.job.id] = live
-        if live.job.request.waiting.queue:
-            self._from_queue[live.job.request.waiting.queue][live.job.id] = live
-        if live.job.request.name:
-            self._named[_name_of(live)][live.job.id] = live
+        for index in self._indexes():
+            index.add(live)
 
     def get(self, job_id: str) -> LiveJob | None:
         """The job of this ID, if it has something left to do."""
@@ -63,21 +56,24 @@ class LiveJobs:
 
     def of(self, subject: Subject) -> Collection[LiveJob]:
         """The jobs of a user or a tenant."""
-        return self._by_subject[subject].values() if subject in self._by_subject else ()
+        return self._by_subject.of(subject)
+
+    def running(self, subject: Subject) -> int:
+        """How many jobs of a user or a tenant have not ended."""
+        return sum(live.job.state is not State.ENDED for live in self.of(subject))
 
     def running_in(self, queue: str) -> int:
         """How many have begun in a queue, and not ended."""
-        begun = self._from_queue[queue].values() if queue in self._from_queue else ()
+        begun = self._from_queue.of(queue)
         return sum(live.job.state not in (State.PENDING, State.ENDED) for live in begun)
 
     def named(self, owner: str, name: str) -> Collection[LiveJob]:
         """The owner's jobs of this name."""
-        key = (owner, name)
-        return list(self._named[key].values()) if key in self._named else ()
+        return self._named.of((owner, name))
 
     def inside(self, job_id: str) -> Collection[LiveJob]:
         """The jobs that run within this one."""
-        return list(self._inside[job_id].values()) if job_id in self._inside else ()
+        return self._inside.of(job_id)
 
     def __iter__(self) -> Iterator[LiveJob]:
         return iter(list(self._by_id.values()))
@@ -119,34 +115,14 @@ class LiveJobs:
         """Let go of a job; what is on record stays."""
         if self._by_id.get(live.job.id) is live:
             del self._by_id[live.job.id]
-            self._forget_subjects(live)
-            self._forget_inside(live)
-            self._forget_name(live)
-            self._from_queue[live.job.request.waiting.queue].pop(live.job.id, None)
+            for index in self._indexes():
+                index.discard(live)
             self._engine.forget(live.job)
         if not self._by_id:
             self._emptied()
 
-    def _forget_subjects(self, live: LiveJob) -> None:
-        for subject in subjects_of(live.job.request):
-            jobs = self._by_subject[subject]
-            del jobs[live.job.id]
-            if not jobs:
-                del self._by_subject[subject]
-
-    def _forget_inside(self, live: LiveJob) -> None:
-        other = live.job.request.inside
-        if other in self._inside:
-            self._inside[other].pop(live.job.id, None)
-            if not self._inside[other]:
-                del self._inside[other]
-
-    def _forget_name(self, live: LiveJob) -> None:
-        key = _name_of(live)
-        if key in self._named:
-            self._named[key].pop(live.job.id, None)
-            if not self._named[key]:
-                del self._named[key]
+    def _indexes(self) -> Iterable["_Index"]:
+        return self._by_subject, self._inside, self._from_queue, self._named
 
     def _sweep_later(self) -> None:
         if not self._sweeping:
@@ -159,5 +135,27 @@ class LiveJobs:
             self.retire(live)
 
 
-def _name_of(live: LiveJob) -> tuple[str, str]:
-    return live.job.request.owner, live.job.request.name
+class _Index:
+    """Jobs by what they have in common; nothing is kept of what none has any more."""
+
+    def __init__(self, keys: Callable[[Job], Iterable[Hashable]]) -> None:
+        self._keys = keys
+        self._jobs: defaultdict[Hashable, dict[str, LiveJob]] = defaultdict(dict)
+
+    def add(self, live: LiveJob) -> None:
+        for key in self._keys(live.job):
+            self._jobs[key][live.job.id] = live
+
+    def discard(self, live: LiveJob) -> None:
+        for key in self._keys(live.job):
+            self._jobs[key].pop(live.job.id, None)
+            if not self._jobs[key]:
+                del self._jobs[key]
+
+    def of(self, key: Hashable) -> Collection[LiveJob]:
+        """Those there are now: the caller may have some of them go."""
+        return list(self._jobs[key].values()) if key in self._jobs else ()
+
+
+def _given(text: str) -> Iterable[str]:
+    return [text] if text else []

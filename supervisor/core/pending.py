@@ -91,13 +91,7 @@ class Pending:
             raise InvalidRequest(f"there is no queue {name!r}: they are {known}", "queue")
         if self._queue.any_in(name):
             return "others wait"
-        if full := self._full(name):
-            return full
-        try:
-            self._quotas.check(request, quotas)
-        except QuotaReached as error:
-            return str(error)
-        return ""
+        return self._no_room(name, request, quotas)
 
     def submit(
         self,
@@ -235,9 +229,7 @@ class Pending:
 
         def running(subject: Subject) -> int:
             if subject not in known:
-                known[subject] = sum(
-                    one.job.state is not State.ENDED for one in self._jobs.of(subject)
-                )
+                known[subject] = self._jobs.running(subject)
             asked = sum(
                 subject.name == (one.owner if subject.kind is Kind.USER else one.tenant)
                 for one, _ in self._asked.values()
@@ -248,10 +240,15 @@ class Pending:
 
     def _blocked(self, entry: Entry) -> str:
         """Why a job has to wait on; empty if it need not, as far as is known here."""
-        if full := self._full(entry.queue):
+        return self._no_room(
+            entry.queue, entry, self._quotas_of.get((entry.owner, entry.tenant), {})
+        )
+
+    def _no_room(self, queue: str, who: Request | Entry, quotas: Mapping[Kind, Quota]) -> str:
+        if full := self._full(queue):
             return full
         try:
-            self._quotas.check(entry, self._quotas_of.get((entry.owner, entry.tenant), {}))
+            self._quotas.check(who, quotas)
         except QuotaReached as error:
             return str(error)
         return ""

@@ -12,9 +12,6 @@ from jobworker.supervisor.quotas import WINDOW_SECONDS, Counts, Quotas, Subject,
 def quotas_over(jobs: LiveJobs, journal: Journal, turn: Turn, clock: Callable[[], float]) -> Quotas:
     """Quotas that count these, and the starts that the journal has of the last minute."""
 
-    def running(subject: Subject) -> int:
-        return sum(one.job.state is not State.ENDED for one in jobs.of(subject))
-
     def output_bytes(subject: Subject) -> int:
         # What is complete counts as the journal has it.
         turn.settle_all()
@@ -25,7 +22,7 @@ def quotas_over(jobs: LiveJobs, journal: Journal, turn: Turn, clock: Callable[[]
         )
         return journal.kept_output.of(subject) + sum(unfinished)
 
-    quotas = Quotas(Counts(running, output_bytes), clock)
+    quotas = Quotas(Counts(jobs.running, output_bytes), clock)
     for seconds_ago, request in journal.started_within(WINDOW_SECONDS):
         for subject in subjects_of(request):
             quotas.started(subject, seconds_ago)

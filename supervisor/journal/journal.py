@@ -198,9 +198,8 @@ class Journal:
     def begin_waiting(self, job: Job) -> None:
         """Record the start of a job that has waited: it is as old as that from here on."""
         self.begin()
-        values = (_json_of(job.request), job.created_ns, job.id)
+        values = (_json_of(job.request), job.created_ns, *_changing(job), job.id)
         self._database.execute(BEGIN_WAITING, values)
-        self.update(job)
         self.clock.created(job.id)
 
     def update(self, job: Job) -> None:

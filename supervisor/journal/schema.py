@@ -73,5 +73,5 @@ COLUMNS = ", ".join(FIXED + CHANGING)
 _MARKS = ", ".join("?" * len([*FIXED, *CHANGING, "name"]))
 # The name is read with the request; its own column is to find it by.
 INSERT = f"INSERT INTO job ({COLUMNS}, name) VALUES ({_MARKS})"  # noqa: S608 - no text but ours
-BEGIN_WAITING = "UPDATE job SET request = ?, created_ns = ? WHERE id = ?"
 UPDATE = f"UPDATE job SET {' = ?, '.join(CHANGING)} = ? WHERE id = ?"  # noqa: S608 - the same
+BEGIN_WAITING = UPDATE.replace("SET ", "SET request = ?, created_ns = ?, ", 1)
