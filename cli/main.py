@@ -34,6 +34,7 @@ _COMMANDS = {
     "forward": ("commands.forward", "forward"),
     "rm": ("commands.remove", "remove"),
     "prune": ("commands.remove", "prune"),
+    "schedule": ("schedules.schedule", "schedule"),
     "config": ("setup.config", "config"),
     "enroll": ("setup.enroll", "enroll"),
     "whoami": ("commands.whoami", "whoami"),

@@ -4,7 +4,7 @@ Modules that import this one import gRPC, which takes a while.
 """
 
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -174,6 +174,27 @@ class Service:
         """Return what `prune` would forget."""
         with calling():
             reply: pb.WouldPruneResponse = self._stub.WouldPrune(request, timeout=PROMPT_SECONDS)
+        return reply
+
+    def add_schedule(self, request: pb.AddScheduleRequest) -> pb.ScheduleStatus:
+        """Have something run again and again."""
+        with calling():
+            reply: pb.ScheduleStatus = self._stub.AddSchedule(request, timeout=PROMPT_SECONDS)
+        return reply
+
+    def schedules(
+        self, owner: str = "", patience: float = PROMPT_SECONDS
+    ) -> Sequence[pb.ScheduleStatus]:
+        """Return the schedules of an owner, or all that one may see, within `patience` seconds."""
+        request = pb.ListSchedulesRequest(owner=owner)
+        with calling():
+            reply: pb.ListSchedulesResponse = self._stub.ListSchedules(request, timeout=patience)
+        return reply.schedules
+
+    def change_schedule(self, request: pb.ChangeScheduleRequest) -> pb.ScheduleStatus:
+        """Change a schedule, and return it as it is then."""
+        with calling():
+            reply: pb.ScheduleStatus = self._stub.ChangeSchedule(request, timeout=PROMPT_SECONDS)
         return reply
 
     def whoami(self) -> pb.WhoAmIResponse:

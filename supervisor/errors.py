@@ -28,6 +28,10 @@ class NameTaken(SupervisorError):
     """Another of the owner's jobs that have not ended has the name; nothing was done."""
 
 
+class NoSuchSchedule(SupervisorError):
+    """There is no schedule of this owner and name."""
+
+
 class NotOpen(SupervisorError):
     """A worker of the library is used outside of its block, or not by who opened it."""
 

@@ -36,14 +36,15 @@ ALLOWED = {
     "supervisor.config": "supervisor.host supervisor.job",
     "supervisor.job": "supervisor.host",
     "supervisor.quotas": "supervisor.errors",
+    "supervisor.schedule": "supervisor.job",
     "supervisor.ipc": """
         proto supervisor.errors supervisor.exact_text supervisor.host supervisor.job
-        supervisor.keeper supervisor.quotas
+        supervisor.keeper supervisor.quotas supervisor.schedule
     """,
     "supervisor.output": "supervisor.host supervisor.ipc",
     "supervisor.journal": """
         supervisor.errors supervisor.exact_text supervisor.host supervisor.ipc supervisor.job
-        supervisor.quotas
+        supervisor.quotas supervisor.schedule
     """,
     "supervisor.engine": "supervisor.errors supervisor.host supervisor.job",
     "supervisor.local": """
@@ -53,7 +54,7 @@ ALLOWED = {
     "supervisor.core": """
         supervisor.config supervisor.engine supervisor.errors supervisor.host supervisor.ipc
         supervisor.job supervisor.journal supervisor.keeper supervisor.local supervisor.output
-        supervisor.quotas
+        supervisor.quotas supervisor.schedule
     """,
     "supervisor.control": "supervisor.errors supervisor.keeper",
     "supervisor.library": """
@@ -101,6 +102,7 @@ ALLOWED = {
     "cli": "client proto",
     "cli.display": "cli client proto",
     "cli.commands": "cli cli.display client proto",
+    "cli.schedules": "cli cli.commands cli.display client proto",
     "cli.setup": "authz authz.ca cli cli.display",
     "cli.host": """
         authz authz.audit authz.ca authz.policy authz.workbench cli cli.display client
@@ -124,6 +126,7 @@ DOORS = {
         statements yaml_writer
     """,
     "authz.workbench": "diff explanation lint",
+    "cli.commands": "new_job",
     "cli.display": "job lines progress rights sink table usage",
     "grpc_api.admin": "acts caller desk drain",
     "grpc_api.edge": "admission credentials edge output_connection peers tls",
@@ -137,9 +140,10 @@ DOORS = {
         ports sizes tree user_mapping users whole_tree
     """,
     "supervisor.ipc": """
-        client handover messages requests server snapshot start_request watches
+        client handover job_ids messages requests schedule_messages server snapshot
+        start_request watches
     """,
-    "supervisor.journal": "journal missing start_keys",
+    "supervisor.journal": "journal missing schedules start_keys",
     "supervisor.keeper": "config forked logs packets proc program state_lock upgrade",
     "supervisor.local": "engine keeper_link",
     "supervisor.output": "follow limbo pump reader recorder segments",

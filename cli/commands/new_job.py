@@ -72,9 +72,25 @@ def options_within(command: Command) -> Command:
         return command(*arguments, **{**_OF_THE_OTHER, **given})
 
     within: Any = completed
-    for option in reversed((*_PROGRAM, _CWD_WITHIN, *_OUTPUT, *_NAME, *_KEY)):
+    for option in reversed((*_PROGRAM, _CWD_WITHIN, *_OUTPUT, *_TYPED, *_NAME, *_KEY)):
         within = option(within)
     return cast("Command", within)
+
+
+def run_options(command: Command) -> Command:
+    """Add what each run of a schedule takes; passed on as the items of JobOptions, all of them.
+
+    Nobody is there to type, and each run is a start of its own.
+    """
+
+    @functools.wraps(command)
+    def completed(*arguments: Any, **given: Any) -> Any:
+        return command(*arguments, **{**_OF_NOBODY, **given})
+
+    run: Any = completed
+    for option in reversed(_OF_A_RUN):
+        run = option(run)
+    return cast("Command", run)
 
 
 def stdin_option(command: Command) -> Command:
@@ -254,6 +270,8 @@ _OUTPUT = (
         metavar="SIZE",
         help="Read so much output a second; a job that writes more waits.",
     ),
+)
+_TYPED = (
     click.option(
         "--interactive",
         "-i",
@@ -290,7 +308,15 @@ _KEY = (
         "something else under it is refused, for a day at least.",
     ),
 )
-_OPTIONS = (*_PROGRAM, _CWD, *_PLACE, *_OUTPUT, *_NAME, *_KEY)
+_OPTIONS = (*_PROGRAM, _CWD, *_PLACE, *_OUTPUT, *_TYPED, *_NAME, *_KEY)
+_OF_A_RUN = (*_PROGRAM, _CWD, *_PLACE, *_OUTPUT)
+_OF_NOBODY = {
+    "interactive": False,
+    "tty": False,
+    "on_disconnect": None,
+    "name": "",
+    "request_id": "",
+}
 
 
 def start_request(job: JobOptions, *, stored: bool = False) -> "pb.StartRequest":

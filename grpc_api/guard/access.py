@@ -85,6 +85,10 @@ class Access(NamedTuple):
         """Whether the caller may do the action to a job; the error is a Refusal in any case."""
         return self._judge(identity, action, facts(job), job)
 
+    def judge_facts(self, identity: Identity, action: str, about: JobFacts) -> Verdict:
+        """Whether the caller may do the action to what is to be such a job."""
+        return self._judge(identity, action, about, None)
+
     def _judge(
         self, identity: Identity, action: str, about: JobFacts, job: JobSnapshot | None
     ) -> Verdict:

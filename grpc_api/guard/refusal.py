@@ -19,6 +19,7 @@ from jobworker.supervisor import (
     NameTaken,
     NoInput,
     NoSuchJob,
+    NoSuchSchedule,
     NothingListens,
     NotRunning,
     QuotaReached,
@@ -76,7 +77,8 @@ def contract_name(field: str, request: Any = None) -> str:
     if field in _TEXTS:
         raw = field.partition(".")[0]
         # CanI asks about a Start.
-        return raw if getattr(getattr(request, "start", request), raw, None) else _TEXTS[field]
+        asked = getattr(request, "schedule", request)
+        return raw if getattr(getattr(asked, "start", asked), raw, None) else _TEXTS[field]
     if field in _CONTRACT_NAMES:
         return _CONTRACT_NAMES[field]
     first, *rest = field.split("_")
@@ -92,6 +94,7 @@ TABLE: dict[type[SupervisorError], _Row] = {
     InvalidRequest: _Row(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
     KeyTaken: _Row(grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_TAKEN"),
     NameTaken: _Row(grpc.StatusCode.ALREADY_EXISTS, "NAME_TAKEN"),
+    NoSuchSchedule: _Row(grpc.StatusCode.NOT_FOUND, "NO_SUCH_SCHEDULE"),
     NoSuchJob: _Row(grpc.StatusCode.NOT_FOUND, "NO_SUCH_JOB"),
     CannotExecute: _Row(grpc.StatusCode.FAILED_PRECONDITION, "CANNOT_EXECUTE"),
     CannotPlace: _Row(grpc.StatusCode.FAILED_PRECONDITION, "CANNOT_PLACE"),

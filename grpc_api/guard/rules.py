@@ -48,6 +48,10 @@ RULES: dict[str, MethodRule] = {
     "Remove": MethodRule("stop", About.ONE_JOB),
     "Prune": MethodRule("stop", About.EACH_JOB),
     "WouldPrune": MethodRule("stop", About.EACH_JOB),
+    # What these take depends on the schedule: the methods themselves ask for it.
+    "AddSchedule": MethodRule("none", About.ONESELF),
+    "ListSchedules": MethodRule("none", About.ONESELF),
+    "ChangeSchedule": MethodRule("none", About.ONESELF),
     "WhoAmI": MethodRule("none", About.ONESELF),
     "CanI": MethodRule("none", About.ONESELF),
     "Rights": MethodRule("none", About.ONESELF),

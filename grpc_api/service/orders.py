@@ -43,12 +43,17 @@ class StartOrders:
             tenant_quota=self.quotas.of_tenant(tenant).message(),
             drained=self.drained(),
             inside=inside,
-            asker=ipc.Asker(
-                tenants=identity.tenants,
-                serial=identity.serial,
-                not_after_us=int(identity.not_after.timestamp() * 1e6),
-            ),
+            asker=asker_of(identity),
         )
+
+
+def asker_of(identity: Identity) -> ipc.Asker:
+    """Whose rights are asked for again when a job's turn has come."""
+    return ipc.Asker(
+        tenants=identity.tenants,
+        serial=identity.serial,
+        not_after_us=int(identity.not_after.timestamp() * 1e6),
+    )
 
 
 def start_within(

@@ -22,6 +22,7 @@ from jobworker.grpc_api.service.messages import status_message, stop_way
 from jobworker.grpc_api.service.orders import StartOrders, start_within
 from jobworker.grpc_api.service.output import TEXT_BYTES, as_bytes, as_text, selection
 from jobworker.grpc_api.service.prune import prune, would_prune
+from jobworker.grpc_api.service.schedules import Schedules
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceServicer
@@ -56,6 +57,7 @@ class WorkerService(WorkerServiceServicer):
         self._supervisor = access.supervisor
         self._config = config
         self._inputs = Inputs(access.supervisor)
+        self._schedules = Schedules(access, self._orders)
 
     async def Start(self, request: pb.StartRequest, context: _Context) -> pb.StartResponse:
         """Run a program; see the contract for this and all below."""
@@ -181,6 +183,21 @@ class WorkerService(WorkerServiceServicer):
         self, request: pb.PruneRequest, context: _Context
     ) -> pb.WouldPruneResponse:
         return await would_prune(self._access, current_call(), request)
+
+    async def AddSchedule(
+        self, request: pb.AddScheduleRequest, context: _Context
+    ) -> pb.ScheduleStatus:
+        return await self._schedules.add(current_call(), request)
+
+    async def ListSchedules(
+        self, request: pb.ListSchedulesRequest, context: _Context
+    ) -> pb.ListSchedulesResponse:
+        return await self._schedules.list(current_call(), request)
+
+    async def ChangeSchedule(
+        self, request: pb.ChangeScheduleRequest, context: _Context
+    ) -> pb.ScheduleStatus:
+        return await self._schedules.change(current_call(), request)
 
     async def WhoAmI(self, request: pb.WhoAmIRequest, context: _Context) -> pb.WhoAmIResponse:
         identity = current_call().identity

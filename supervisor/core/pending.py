@@ -107,7 +107,7 @@ class Pending:
         waiting = request.waiting
         whose = request.owner, request.tenant
         entry = Entry(job.id, *whose, waiting.queue, waiting.priority, request.name)
-        self._quotas_of[whose] = quotas
+        self._quotas_of[whose] = quotas or self._quotas_of.get(whose, {})
 
         names: list[str | tuple[str, str]] = [job.id]
         if request.request_id:
@@ -276,6 +276,10 @@ class Pending:
     # -- starting ------------------------------------------------------------------------
 
     def _turn_of(self, entry: Entry) -> None:
+        if entry.id in self._fresh:
+            # It is looked at again as soon as it is on record.
+            self._queue.add(entry)
+            return
         job = self._journal.find(entry.id)
         if job is None or job.state is not State.PENDING:
             return

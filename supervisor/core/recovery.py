@@ -31,6 +31,7 @@ def recover(supervisor: Supervisor, journal: Journal, engine: Engine) -> None:
     for job in lost:
         _record_loss(journal, job, supervisor.output_directory(job.id))
     journal.sync()
+    supervisor.scheduler.begin()
 
 
 def _resume(supervisor: Supervisor, engine: Engine, job: Job) -> None:

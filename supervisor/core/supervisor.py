@@ -23,6 +23,7 @@ from jobworker.supervisor.core.pending import Pending
 from jobworker.supervisor.core.progress import Progress
 from jobworker.supervisor.core.quota_counts import quotas_over
 from jobworker.supervisor.core.retention import Retention
+from jobworker.supervisor.core.schedules import Runs, Scheduler
 from jobworker.supervisor.core.starts import Starts
 from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.engine import Engine
@@ -34,6 +35,7 @@ from jobworker.supervisor.errors import (
 )
 from jobworker.supervisor.host.descriptors import Descriptors
 from jobworker.supervisor.ipc import requests
+from jobworker.supervisor.ipc.schedule_messages import AddSchedule, ChangeSchedule, Schedules
 from jobworker.supervisor.ipc.server import Client, Clients
 from jobworker.supervisor.job import (
     AS_EVER,
@@ -118,6 +120,19 @@ class Supervisor:
                 ended=self.pending.look_soon,
             )
         )
+        self.scheduler = Scheduler(
+            loop,
+            journal.schedules,
+            self.turn,
+            Runs(
+                self.jobs,
+                self.pending,
+                self._names,
+                partial(self._check_serving, ""),
+                lambda job_id: self.stop(self._live_again(job_id), None),
+                journal.newest,
+            ),
+        )
         self._attendance = Attendance(loop, self.jobs, config.attend_seconds, self._left_alone)
         self._descriptors = Descriptors()
 
@@ -147,6 +162,9 @@ class Supervisor:
                 self._contact.give(client, seq, call)
             case requests.Attend():
                 self._attend(client, seq, call)
+            case AddSchedule() | ChangeSchedule() | Schedules():
+                found = self.scheduler.handle(call)
+                self._answer(client, seq, lambda: client.reply_schedules(seq, found()))
             case requests.List() | requests.Observe() | requests.Owners():
                 self._answer(client, seq, partial(self._answers.survey, client, seq, call))
             case _:
@@ -371,6 +389,7 @@ class Supervisor:
         if self._stopping:
             return
         self._stopping = True
+        self.scheduler.stop()
         graces = [live.job.request.grace for live in self.jobs]
         for live in self.jobs:
             self.stop(live, None)

@@ -18,7 +18,7 @@ job or one client, and the rest of the turn belongs to others.
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable
 from functools import partial
 from typing import NamedTuple
 
@@ -46,6 +46,11 @@ class _Insert(NamedTuple):
     then: Callable[[], None]
     failed: Callable[[str], None]
     waited: bool
+
+
+class _Write(NamedTuple):
+    action: Callable[[], None]
+    failed: Callable[[], None] | None
 
 
 class Turn:
@@ -89,6 +94,7 @@ class Turn:
         self._inserts: list[_Insert] = []
         self._updates: dict[str, LiveJob] = {}
         self._notes: dict[str, LiveJob] = {}
+        self._writes: dict[Hashable, _Write] = {}
         self._deletes: set[str] = set()
         self._withdrawn: set[str] = set()
         self._anyway: list[Callable[[], None]] = []
@@ -129,6 +135,16 @@ class Turn:
         """The same of what is of no news to anybody, and not worth a sync."""
         self._notes[live.job.id] = live
         self._settle()
+
+    def write(
+        self, key: Hashable, action: Callable[[], None], failed: Callable[[], None] | None = None
+    ) -> None:
+        """Record something else by `action`, in the same commit; of a key, the last counts.
+
+        Where that cannot be, `failed` is called and it is given up; without, it is tried again.
+        """
+        self._writes[key] = _Write(action, failed)
+        self._press()
 
     def delete(self, job_id: str) -> None:
         """Remove a job from the record."""
@@ -192,7 +208,7 @@ class Turn:
     def end(self) -> None:
         """Settle everything now, but for what waits for another turn's commit."""
         self._due = False
-        answering = self._owing or bool(self._inserts or self._deletes)
+        answering = self._owing or bool(self._inserts or self._deletes or self._writes)
         answering = answering or any(map(self._concerns_the_record, self._answers))
         answering = answering or any(map(self._watched, self._updates))
         if answering or self._pressing:
@@ -230,6 +246,7 @@ class Turn:
             log.error("the journal cannot be written: %s", error)
             for insert in inserts:
                 _contained(partial(insert.failed, str(error)))
+            self._give_up_writes()
             self._unrecorded = set(self._updates)
             refusals, self._answers = self._answers, []
             self._put_off(after_commit, [])
@@ -249,6 +266,13 @@ class Turn:
         for action in after_commit:
             _contained(action)
         self._tell_all(answers)
+
+    def _give_up_writes(self) -> None:
+        """Those that are not to be tried again."""
+        failures = {key: write.failed for key, write in self._writes.items() if write.failed}
+        for key, failed in failures.items():
+            del self._writes[key]
+            _contained(failed)
 
     def _tell_all(self, answers: list[_Answer]) -> None:
         """Give these answers, and the news of jobs of which all is on record."""
@@ -322,6 +346,7 @@ class Turn:
         self._unsynced.update(self._updates)
         self._updates.clear()
         self._notes.clear()
+        self._writes.clear()
         deleted, self._deletes = self._deletes, set()
         self._withdrawn.clear()
         return deleted
@@ -337,7 +362,11 @@ class Turn:
                 self._journal.insert(insert.live.job)
         for live in (self._notes | self._updates).values():
             self._journal.update(live.job)
-        self._journal.commit(worth_a_sync=bool(inserts or self._updates or self._deletes))
+        for write in self._writes.values():
+            self._journal.begin()
+            write.action()
+        worth_a_sync = bool(inserts or self._updates or self._deletes or self._writes)
+        self._journal.commit(worth_a_sync=worth_a_sync)
 
 
 def _contained(step: Callable[[], None]) -> None:

@@ -227,6 +227,19 @@ class SupervisorClient:
         reply = await self._call(ipc.Request(owners=ipc.Owners()))
         return [(one.owner, one.tenant) for one in reply.owners]
 
+    async def add_schedule(self, asked: ipc.Schedule) -> ipc.Schedule:
+        """Have something run again and again. Raises InvalidRequest, NameTaken and Exhausted."""
+        return (await self._call(ipc.Request(schedule=asked))).schedules[0]
+
+    async def schedules(self, owner: str = "") -> builtins.list[ipc.Schedule]:
+        """The schedules of an owner, or of all."""
+        reply = await self._call(ipc.Request(schedules=ipc.Schedules(owner=owner)))
+        return builtins.list(reply.schedules)
+
+    async def change_schedule(self, asked: ipc.ChangeSchedule) -> ipc.Schedule:
+        """Change a schedule; as it was for one that is removed. Raises NoSuchSchedule."""
+        return (await self._call(ipc.Request(change_schedule=asked))).schedules[0]
+
     @asynccontextmanager
     async def watch(self, job_id: str) -> AsyncIterator[Watched]:
         """Follow a job's state; its first is there on entering. Raises NoSuchJob."""

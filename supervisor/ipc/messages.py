@@ -18,6 +18,7 @@ CODES: dict[type[errors.SupervisorError], ipc.Code] = {
     errors.NoSuchJob: ipc.NO_SUCH_JOB,
     errors.KeyTaken: ipc.KEY_TAKEN,
     errors.NameTaken: ipc.NAME_TAKEN,
+    errors.NoSuchSchedule: ipc.NO_SUCH_SCHEDULE,
     errors.CannotExecute: ipc.CANNOT_EXECUTE,
     errors.CannotPlace: ipc.CANNOT_PLACE,
     errors.AlreadyEnded: ipc.ALREADY_ENDED,

@@ -9,6 +9,14 @@ from google.protobuf.message import DecodeError
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.supervisor import job
 from jobworker.supervisor.errors import InvalidRequest
+from jobworker.supervisor.ipc.schedule_messages import (
+    AddSchedule,
+    ChangeSchedule,
+    Schedules,
+    read_change,
+    read_schedule,
+    read_schedules,
+)
 from jobworker.supervisor.ipc.start_request import (
     check_start,
     checked_grace,
@@ -175,7 +183,11 @@ class Owners(NamedTuple):
 
 AboutInput = Input | Resize | Attend
 AboutOne = Stop | Signal | Pause | Resume | Get | Watch | Unwatch | Remove
-Call = Start | MayStart | Turns | Admit | Connect | AboutInput | AboutOne | List | Observe | Owners
+AboutSchedules = AddSchedule | ChangeSchedule | Schedules
+AboutMany = List | Observe | Owners
+Call = (
+    Start | MayStart | Turns | Admit | Connect | AboutInput | AboutOne | AboutMany | AboutSchedules
+)
 
 
 def parse(frame: bytes) -> tuple[int, Call]:
@@ -318,6 +330,9 @@ _READERS: dict[str | None, Callable[[Any], Call]] = {
     "connect": _connect,
     "turns": lambda _: Turns(),
     "admit": _admit,
+    "schedule": read_schedule,
+    "schedules": read_schedules,
+    "change_schedule": read_change,
     "list": _list,
     "observe": _observe,
     "owners": lambda _: Owners(),

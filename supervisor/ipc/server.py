@@ -11,9 +11,11 @@ from jobworker.proto import ipc_pb2 as ipc
 from jobworker.supervisor.errors import InvalidRequest, SupervisorError, fitting
 from jobworker.supervisor.ipc import requests
 from jobworker.supervisor.ipc.messages import asker_message, error_reply, job_message, words_of
+from jobworker.supervisor.ipc.schedule_messages import schedule_message
 from jobworker.supervisor.ipc.start_request import MAX_SPEC_BYTES
 from jobworker.supervisor.ipc.wire import FrameProtocol
 from jobworker.supervisor.job import Job, Received, State
+from jobworker.supervisor.schedule import Schedule
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +74,11 @@ class Client:
         """Answer with owners and tenants."""
         told = [ipc.Owner(owner=owner, tenant=tenant) for owner, tenant in owners]
         self._send(ipc.Event(reply=ipc.Reply(seq=seq, owners=told)))
+
+    def reply_schedules(self, seq: int, schedules: Iterable[Schedule]) -> None:
+        """Answer with schedules."""
+        told = map(schedule_message, schedules)
+        self._send(ipc.Event(reply=ipc.Reply(seq=seq, schedules=told)))
 
     def answer_input(self, seq: int, received: Received | SupervisorError) -> None:
         """Answer input with how far it is, or that it cannot be kept."""

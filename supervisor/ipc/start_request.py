@@ -70,7 +70,7 @@ def check_start(order: ipc.Start) -> job.Request:
         on_disconnect=_on_disconnect(asked.onDisconnect),
         inside=checked_id(order.inside) if order.inside else "",
         waiting=_waiting(asked),
-        asker=_asker(order.asker),
+        asker=asker_of(order.asker),
         name=checked_job_name(asked.name),
     )
 
@@ -127,7 +127,7 @@ def _waiting(asked: pb.StartRequest) -> job.Waiting:
     return job.Waiting(asked.queue, asked.priority, timeout)
 
 
-def _asker(asked: ipc.Asker) -> job.Asker:
+def asker_of(asked: ipc.Asker) -> job.Asker:
     return job.Asker(tuple(asked.tenants), asked.serial, asked.not_after_us)
 
 

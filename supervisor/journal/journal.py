@@ -7,7 +7,6 @@ it answers anybody, so that many starts share one fdatasync(2).
 """
 
 import contextlib
-import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from jobworker.supervisor.job import Entry, Job, Reason, Request, State
 from jobworker.supervisor.journal.job_clock import JobClock
 from jobworker.supervisor.journal.kept_output import KeptOutput
 from jobworker.supervisor.journal.pages import Pages
+from jobworker.supervisor.journal.schedules import StoredSchedules
 from jobworker.supervisor.journal.schema import (
     APPLICATION_ID,
     BEGIN_WAITING,
@@ -35,6 +35,7 @@ from jobworker.supervisor.journal.schema import (
     UPDATE,
 )
 from jobworker.supervisor.journal.start_keys import StartKeys, check_same
+from jobworker.supervisor.journal.stored_request import restored, stored
 
 # What is taken ahead on the disk, for commits that find it full: more than SQLite's -wal
 # file grows to before it begins anew.
@@ -89,6 +90,7 @@ class Journal:
         self.clock = JobClock(self._database)
         self._pages = Pages(self._database, self.clock.now_ns)
         self.start_keys = StartKeys(self._database, self.clock.now_ns)
+        self.schedules = StoredSchedules(self._database)
         self._log = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         # Commits since the last sync.
         self.dirty = False
@@ -185,7 +187,7 @@ class Journal:
                 request.owner,
                 request.tenant,
                 request.request_id,
-                _json_of(request),
+                stored(request),
                 job.created_ns,
                 *_changing(job),
                 request.name,
@@ -198,7 +200,7 @@ class Journal:
     def begin_waiting(self, job: Job) -> None:
         """Record the start of a job that has waited: it is as old as that from here on."""
         self.begin()
-        values = (_json_of(job.request), job.created_ns, *_changing(job), job.id)
+        values = (stored(job.request), job.created_ns, *_changing(job), job.id)
         self._database.execute(BEGIN_WAITING, values)
         self.clock.created(job.id)
 
@@ -221,6 +223,11 @@ class Journal:
     def find(self, job_id: str) -> Job | None:
         """The job of this ID."""
         return next(self._select("WHERE id = ?", job_id), None)
+
+    def newest(self) -> str:
+        """The ID of the newest job, empty for none."""
+        found: str | None = self._database.execute("SELECT max(id) FROM job").fetchone()[0]
+        return found or ""
 
     def find_start(self, request: Request) -> Job | None:
         """The job that this, or an earlier request under the owner's request ID, has started.
@@ -364,26 +371,9 @@ def _changing(job: Job) -> tuple[int | str, ...]:
     )
 
 
-def _json_of(request: Request) -> str:
-    try:
-        return msgspec.json.encode(request).decode()
-    except UnicodeEncodeError:
-        # Lone surrogates (see exact_text) are escapes, which msgspec does not write.
-        return json.dumps(msgspec.to_builtins(request))
-
-
-def _request_of(text: str) -> Request:
-    try:
-        return msgspec.json.decode(text, type=Request)
-    except msgspec.ValidationError:
-        raise
-    except msgspec.DecodeError:
-        return msgspec.convert(json.loads(text), Request)
-
-
 def _job_of(row: tuple[Any, ...]) -> Job:
     return Job(
-        request=_request_of(row[4]),
+        request=restored(row[4], Request),
         created_ns=row[5],
         pid=row[6],
         engine_record=row[7],

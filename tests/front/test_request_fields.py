@@ -48,6 +48,9 @@ ALSO = {
     "columns": {grpc.StatusCode.FAILED_PRECONDITION},
     "kind": {grpc.StatusCode.FAILED_PRECONDITION},
     "port": {grpc.StatusCode.FAILED_PRECONDITION},
+    "AddSchedule.replace": {grpc.StatusCode.ALREADY_EXISTS},
+    "ChangeSchedule.name": {grpc.StatusCode.NOT_FOUND},
+    "ChangeSchedule.owner": {grpc.StatusCode.NOT_FOUND},
 }
 # Values that some code may trip over.
 _TEXTS = ["", "a", "\0", "é\u2028\U0001f600", "../..", "x" * 100_000, "-", " ", "0" * 36]
@@ -76,7 +79,9 @@ class Place(NamedTuple):
     @property
     def name(self) -> str:
         """The field that an answer is to name: of a time, or a variable, it is the whole."""
-        whole = ("since", "until", "endedBy", "rawEnvironment")
+        whole = ["since", "until", "endedBy", "rawEnvironment"]
+        if self.method.name == "AddSchedule":
+            whole.append("terminal")
         return next((one.name for one in self.path if one.name in whole), self.field.name)
 
     def __str__(self) -> str:
@@ -86,9 +91,9 @@ class Place(NamedTuple):
         """Set the field to a value."""
         message: Any = request
         if self.field.name == "rawArguments" and value:
-            getattr(message, "start", message).ClearField("commandName")
+            _start_of(message).ClearField("commandName")
         if any(field.name == "terminal" for field in self.path):
-            terminal = getattr(message, "start", message).terminal
+            terminal = _start_of(message).terminal
             terminal.rows, terminal.columns = 24, 80
         for field in self.path[:-1]:
             inner = getattr(request, field.name)
@@ -101,6 +106,12 @@ class Place(NamedTuple):
             getattr(request, self.field.name).update(value)
         else:
             setattr(request, self.field.name, value)
+
+
+def _start_of(request: Any) -> Any:
+    """What is to be started, wherever the request has it."""
+    asked = getattr(request, "schedule", request)
+    return getattr(asked, "start", asked)
 
 
 def _places() -> Iterator[Place]:
@@ -168,6 +179,11 @@ def _good(worker: WorkerServiceStub, method: MethodDescriptor) -> Message:
         request.start.commandName = "true"
     if method.name == "CanI":
         request.action, request.start.commandName = "start", "true"
+    if method.name == "AddSchedule":
+        request.CopyFrom(_schedule())
+    if method.name == "ChangeSchedule":
+        worker.AddSchedule(_schedule())
+        request.name, request.change = "s", pb.SCHEDULE_CHANGE_PAUSE
     if "jobID" in names:
         request.jobID = _job(worker, method.name)
     if method.name == "Signal":
@@ -177,6 +193,12 @@ def _good(worker: WorkerServiceStub, method: MethodDescriptor) -> Message:
     if method.name == "Prune":
         request.owner = "nobody"
     return request  # type: ignore[no-any-return]
+
+
+def _schedule() -> pb.AddScheduleRequest:
+    runs = pb.StartRequest(commandName="true")
+    schedule = pb.Schedule(name="s", cron="0 0 1 1 *", start=runs)
+    return pb.AddScheduleRequest(schedule=schedule, replace=True)
 
 
 def _job(worker: WorkerServiceStub, method: str) -> str:

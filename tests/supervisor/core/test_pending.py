@@ -1,14 +1,6 @@
-"""Jobs that wait, over random submits, ends, stops, answers, quotas and crashes: the real core.
+"""Jobs that wait, over random submits, ends, stops, answers, quotas and crashes: the real core."""
 
-The engine, the front and the clock are the test's; the journal is real.
-"""
-
-import asyncio
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,277 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uuid_utils import uuid7
 
-from jobworker.supervisor.config import QueueConfig, SupervisorConfig
-from jobworker.supervisor.core.recovery import recover
-from jobworker.supervisor.core.supervisor import Supervisor
-from jobworker.supervisor.engine import Exit, Reports
-from jobworker.supervisor.errors import CannotExecute, NameTaken, SupervisorError
-from jobworker.supervisor.host.accounting import UNKNOWN, Usage
+from jobworker.supervisor.errors import CannotExecute
 from jobworker.supervisor.ipc import requests
-from jobworker.supervisor.ipc.server import Client
-from jobworker.supervisor.job import Asker, Job, Reason, Request, State, Waiting
-from jobworker.supervisor.journal.journal import Journal
+from jobworker.supervisor.job import Job, Request, Waiting
 from jobworker.supervisor.quotas import Kind, Quota
-
-TENANTS = {"ann": "red", "ben": "red", "cis": "blue"}
-NARROW = 2
-CONFIG_QUEUES = {"narrow": QueueConfig(parallel=NARROW)}
-
-
-class Clock(asyncio.SelectorEventLoop):
-    """A loop whose time is the test's."""
-
-    now = 0.0
-
-    _ready: deque[object]
-    _scheduled: list[object]
-
-    def time(self) -> float:
-        return self.now
-
-    def forget(self) -> None:
-        """Nothing that is due happens: whose it was is dead."""
-        self._ready.clear()
-        self._scheduled.clear()
-
-
-async def passes(seconds: float = 0.0) -> None:
-    """Let time go on, and everything happen that is due then."""
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, Clock)
-    loop.now += seconds
-    for _ in range(12):
-        await asyncio.sleep(0)
-
-
-class Hosts:
-    """An engine whose jobs run until they are told to end; it outlives the supervisor."""
-
-    def __init__(self, world: "World") -> None:
-        self._world = world
-        self.running: dict[str, Job] = {}
-        # Ends that are not on record yet, as a keeper keeps them.
-        self._ends: set[str] = set()
-        self.reports: Reports
-
-    def report_to(self, reports: Reports) -> None:
-        self.reports = reports
-
-    def place(self, request: Request) -> Request:
-        return request
-
-    def prepare(self, job: Job) -> None:
-        pass
-
-    def launch(self, job: Job) -> None:
-        self._world.launched(job)
-        self.running[job.id] = job
-        self.reports.executed(job)
-
-    def end(self, job_id: str) -> None:
-        """One of them exits."""
-        self._tell_end(self.running.pop(job_id))
-
-    def _tell_end(self, job: Job) -> None:
-        self._ends.add(job.id)
-        recorded = partial(self._ends.discard, job.id)
-        self.reports.exited(job, Exit(0, UNKNOWN, out_of_memory=False, recorded=recorded))
-        self.reports.complete(job)
-
-    def knows(self, job: Job) -> bool:
-        return job.id in self.running or job.id in self._ends or job.state is State.STARTING
-
-    def take_up(self, job: Job) -> None:
-        if job.id not in self.running and job.id not in self._ends:
-            self.launch(job)
-            return
-        # What has executed is told to whoever takes it up, and what has ended again.
-        if job.state is State.STARTING:
-            self.reports.executed(job)
-        if job.id in self._ends:
-            self._tell_end(job)
-        else:
-            self.running[job.id] = job
-
-    def stop(self, job: Job, grace: float, way: object) -> None:
-        if job.id in self.running:
-            self.end(job.id)
-        self.reports.stopped(job)
-
-    def usage(self, job: Job) -> Usage:
-        return UNKNOWN
-
-    def output_open(self, job: Job) -> bool:
-        return job.id in self.running
-
-    def vacant(self, job: Job) -> bool | None:
-        return None
-
-    def clear(self, job: Job) -> bool:
-        return True
-
-    def __getattr__(self, name: str) -> Any:
-        """What is asked of an engine beside, and does nothing here."""
-        return lambda *_, **__: None
-
-
-class Front(Client):
-    """Is asked, and answers when the test says so."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda *_: None, lambda _: None)
-        self.asked: list[str] = []
-        self.refusals: list[SupervisorError] = []
-
-    def ask(self, job: Job) -> None:
-        self.asked.append(job.id)
-
-    def refuse(self, seq: int, error: SupervisorError) -> None:
-        self.refusals.append(error)
-
-    def _send(self, event: object) -> None:
-        pass
-
-
-class World:
-    """A service, what was asked of it, and what must always hold."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._config = SupervisorConfig(state_dir=str(directory), queues=CONFIG_QUEUES)
-        self.quota = dict.fromkeys(TENANTS.values(), 2)
-        self.refused = set[str]()
-        self.asked_for: dict[str, Request] = {}
-        self.starts: list[str] = []
-        self.wrong: list[str] = []
-        # Those that the front has refused.
-        self._never: set[str] = set()
-        self.engine = Hosts(self)
-        self.begin()
-
-    def begin(self) -> None:
-        """A supervisor, as after the death of another."""
-        self._journal = Journal(self._directory / "journal.sqlite")
-        self._supervisor = Supervisor(self._config, self._journal, self.engine, lambda: None)
-        recover(self._supervisor, self._journal, self.engine)
-        self.front = Front()
-        self.handle(requests.Turns())
-
-    def crash(self) -> None:
-        """Only what was committed is there for the next one."""
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, Clock)
-        loop.forget()
-        self._journal.rollback()
-        self._journal.close()
-        self.begin()
-
-    def close(self) -> None:
-        self._journal.close()
-
-    def handle(self, call: requests.Call) -> None:
-        self.front.attempt(1, lambda: self._supervisor._handle(self.front, 1, call))
-
-    def _quotas(self, tenant: str) -> dict[Kind, Quota]:
-        return {Kind.TENANT: Quota(running=self.quota[tenant])}
-
-    def submit(self, owner: str, queue: str, priority: int, name: str = "") -> None:
-        tenant = TENANTS[owner]
-        asker = Asker((tenant,), "0a", 2**60)
-        request = Request(
-            str(uuid7()),
-            owner,
-            tenant,
-            ("true",),
-            waiting=Waiting(queue, priority),
-            asker=asker,
-            name=name,
-        )
-        holders = self.holders(owner, name)
-        self.asked_for[request.id] = request
-        before = len(self.front.refusals)
-        self.handle(requests.Start(request, self._quotas(tenant)))
-        refused = any(isinstance(one, NameTaken) for one in self.front.refusals[before:])
-        if refused != bool(name and holders):
-            self.wrong.append(f"the name {name} refused: {refused}, had by {holders}")
-
-    def holders(self, owner: str, name: str) -> list[str]:
-        """The owner's jobs of this name that have not ended."""
-        return [
-            one.id
-            for one in self.asked_for.values()
-            if (one.owner, one.name) == (owner, name)
-            and (job := self.job(one.id)) is not None
-            and job.state is not State.ENDED
-        ]
-
-    def launched(self, job: Job) -> None:
-        """What the engine is told to start may be started now, for the first time."""
-        request = self.asked_for[job.id]
-        running = [self.asked_for[other] for other in self.engine.running]
-        of_tenant = [one.tenant for one in running].count(request.tenant)
-        narrow = [one.waiting.queue for one in running].count("narrow")
-        # Raised here, it would be taken for a fault of the engine.
-        self.wrong += [
-            words
-            for words, so in (
-                ("started twice", job.id in self.starts),
-                ("started though refused", job.id in self._never),
-                ("over the quota", of_tenant >= self.quota[request.tenant]),
-                ("too many in narrow", request.waiting.queue == "narrow" and narrow >= NARROW),
-            )
-            if so
-        ]
-        self.starts.append(job.id)
-
-    def answer(self, count: int) -> None:
-        """Say of so many that were asked about what holds now."""
-        for job_id in self.front.asked[:count]:
-            request = self.asked_for[job_id]
-            refusal = "no more" if request.owner in self.refused else ""
-            if refusal:
-                self._never.add(job_id)
-            quotas = self._quotas(request.tenant)
-            self.handle(requests.Admit(job_id, refusal, "", quotas))
-        del self.front.asked[:count]
-
-    def stop(self, job_id: str) -> None:
-        way = self.asked_for[job_id].stop
-        self.handle(requests.Stop(job_id, 0.0, way))
-
-    def front_dies(self) -> None:
-        """And another comes."""
-        gone, self.front = self.front, Front()
-        gone.lost = True
-        self._supervisor._client_gone(gone)
-        self.handle(requests.Turns())
-
-    def job(self, job_id: str) -> Job | None:
-        live = self._supervisor.jobs.get(job_id)
-        return live.job if live is not None else self._journal.find(job_id)
-
-    def waiting(self) -> set[str]:
-        found = {entry.id for entry, _ in self._journal.waiting()}
-        return {one for one in found if (job := self.job(one)) and job.state is State.PENDING}
-
-    def check(self) -> None:
-        """Every job that was asked for is somewhere, and each only in one place."""
-        assert not self.wrong
-        named = {(one.owner, one.name) for one in self.asked_for.values() if one.name}
-        assert all(len(self.holders(*both)) <= 1 for both in named)
-        for job_id in self.asked_for:
-            job = self.job(job_id)
-            if job is None:
-                # Its start could not wait, and was refused.
-                assert job_id not in self.starts
-                continue
-            if job_id in self.engine.running:
-                assert job.state in (State.STARTING, State.RUNNING)
-            elif job_id in self.starts:
-                assert job.state is State.ENDED
-            elif job.state is not State.PENDING:
-                assert job.reason in (Reason.STOPPED, Reason.REFUSED)
-        assert len(self._supervisor.pending) == len(self.waiting())
+from tests.supervisor.core.world import TENANTS, World, clock, passes
 
 
 def ops() -> st.SearchStrategy[tuple[Any, ...]]:
@@ -355,12 +81,6 @@ async def _all_of_it(world: World, happening: list[tuple[Any, ...]]) -> None:
     world.close()
 
 
-@contextmanager
-def clock() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner(loop_factory=Clock) as runner:
-        yield runner
-
-
 @given(st.lists(ops(), min_size=10, max_size=60))
 @settings(max_examples=150, deadline=None)
 def test_none_is_lost_or_started_twice_or_out_of_bounds(happening: list[tuple[Any, ...]]) -> None:
@@ -399,6 +119,30 @@ def test_a_start_that_fails_is_let_go_before_it_is_repeated(tmp_path: Path) -> N
             return order
 
         assert runner.run(run()) == ["launch", "forget", "launch", "forget"]
+
+
+def test_a_turn_that_comes_before_the_job_is_on_record(tmp_path: Path) -> None:
+    """Asked for in the very turn in which there was room, it waited until the next supervisor."""
+    with clock() as runner:
+
+        async def run() -> None:
+            world = World(tmp_path)
+            for _ in range(3):
+                world.submit("ann", "default", 0)
+            await passes()
+            world.answer(2)
+            await passes()
+            # Before the end of the turn, as anything that has ended may have it done.
+            world._supervisor.pending.look_soon()
+            world.submit("cis", "default", 0)
+            await passes()
+            world.answer(9)
+            await passes()
+            world.check()
+            assert len(world.starts) == 3
+            world.close()
+
+        runner.run(run())
 
 
 def test_a_job_that_is_asked_for_twice_in_a_turn_waits_once(tmp_path: Path) -> None:
