@@ -78,7 +78,7 @@ def options_within(command: Command) -> Command:
 
 
 def run_options(command: Command) -> Command:
-    """Add what each run of a schedule takes; passed on as the items of JobOptions, all of them.
+    """Add what each run of a schedule takes; passed on as the items of JobOptions, but the name.
 
     Nobody is there to type, and each run is a start of its own.
     """
@@ -314,7 +314,6 @@ _OF_NOBODY = {
     "interactive": False,
     "tty": False,
     "on_disconnect": None,
-    "name": "",
     "request_id": "",
 }
 

@@ -42,7 +42,7 @@ def schedule() -> None:
     """Have jobs started again and again, at times as crontab(5) has them.
 
     \b
-    jobworker schedule add nightly --cron '30 2 * * *' -- ./backup.sh
+    jobworker schedule add --name nightly --cron '30 2 * * *' -- ./backup.sh
     jobworker schedule list
     jobworker schedule run nightly
 
@@ -84,7 +84,7 @@ _OWNER = click.option("--owner", default="", metavar="USER", help="Whose; by def
 
 
 @schedule.command(context_settings=AS_TYPED)
-@click.argument("schedule_name", metavar="NAME")
+@click.option("--name", required=True, help="What to call it, and the job of each run.")
 @click.option(
     "--cron",
     required=True,
@@ -119,7 +119,6 @@ _OWNER = click.option("--owner", default="", metavar="USER", help="Whose; by def
 def add(
     service: "Service",
     *,
-    schedule_name: str,
     cron: str,
     time_zone: str | None,
     overlap: str,
@@ -130,18 +129,18 @@ def add(
 ) -> None:
     """Have COMMAND started at these times, as `jobworker start` would.
 
-    Unless runs may overlap, the job of each has the schedule's NAME.
+    Where runs may overlap their jobs have no name, as one at a time has it.
     """
     from jobworker.proto import workerservice_pb2 as pb
 
     start = start_request(job)
     start.ClearField("requestID")
-    if overlap == "skip":
-        start.name = schedule_name
+    if overlap != "skip":
+        start.ClearField("name")
     added = service.add_schedule(
         pb.AddScheduleRequest(
             schedule=pb.Schedule(
-                name=schedule_name,
+                name=job["name"],
                 cron=cron,
                 timeZone=_zone_here() if time_zone is None else time_zone,
                 overlap=getattr(pb, f"SCHEDULE_OVERLAP_{overlap.upper()}"),
@@ -151,7 +150,7 @@ def add(
             replace=replace,
         )
     )
-    _say(added, output, f"{schedule_name} runs next at {moment_text(_time(added.next))}")
+    _say(added, output, f"{job['name']} runs next at {moment_text(_time(added.next))}")
 
 
 @schedule.command("list")

@@ -51,14 +51,16 @@ class Runs:
         jobs: LiveJobs,
         pending: Pending,
         names: Names,
+        check: Callable[[Request], None],
         check_serving: Callable[[], None],
         stop: Callable[[str], None],
         newest: Callable[[], str],
     ) -> None:
-        """`newest` is the ID of the newest job on record."""
+        """`check` raises why something cannot be placed, `newest` is the newest job's ID."""
         self._jobs = jobs
         self._pending = pending
         self._names = names
+        self._check = check
         self._check_serving = check_serving
         self.stop = stop
         self._newest = newest
@@ -74,6 +76,11 @@ class Runs:
         live = self._jobs.get(job_id)
         return job_id in self._pending or (live is not None and live.job.state is not State.ENDED)
 
+    def check(self, request: Request) -> None:
+        """Raise why such a run could never begin."""
+        self._pending.why_wait(_in_some_queue(request), {})
+        self._check(request)
+
     def submit(self, request: Request, failed: Callable[[SupervisorError], None]) -> None:
         """Have a run wait for its turn, or call `failed` with why it cannot be put on record.
 
@@ -81,11 +88,8 @@ class Runs:
         """
         self._check_serving()
         self._names.check_free(request)
-        waiting = request.waiting
-        if not waiting.queue:
-            request = replace(request, waiting=replace(waiting, queue=DEFAULT_QUEUE))
         # What the owner may have is known when its turn has come.
-        self._pending.submit(request, {}, failed)
+        self._pending.submit(_in_some_queue(request), {}, failed)
 
 
 class Scheduler:
@@ -151,6 +155,7 @@ class Scheduler:
         if before is not None and not asked.replace:
             raise NameTaken(f"you have a schedule {schedule.name}: remove or replace it")
         self._check_room(schedule)
+        self._runs.check(schedule.request)
         if before is not None:
             schedule = replace(
                 schedule, last_us=before.last_us, last_job=before.last_job, skipped=before.skipped
@@ -295,6 +300,11 @@ class Scheduler:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None if seconds is None else self._loop.call_later(seconds, self._look)
+
+
+def _in_some_queue(request: Request) -> Request:
+    waiting = request.waiting
+    return replace(request, waiting=replace(waiting, queue=waiting.queue or DEFAULT_QUEUE))
 
 
 def _size(schedule: Schedule) -> int:

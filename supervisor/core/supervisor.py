@@ -128,6 +128,7 @@ class Supervisor:
                 self.jobs,
                 self.pending,
                 self._names,
+                self.starts.check,
                 partial(self._check_serving, ""),
                 lambda job_id: self.stop(self._live_again(job_id), None),
                 journal.newest,

@@ -105,6 +105,21 @@ def test_several_jobs_are_lines(server: Server) -> None:
         CHECKS["job"](job)
 
 
+def test_schedules(server: Server) -> None:
+    cron = ("--name", "yearly", "--cron", "0 0 1 1 *", "--tz", "Europe/Berlin")
+    (added,) = told(server, "schedule", "schedule add", *cron, "--", "true")
+    (listed,) = told(server, "schedule", "schedule list")
+    assert listed == added
+    assert (added["time_zone"], added["overlap"], added["last"]) == ("Europe/Berlin", "skip", None)
+    assert added["command"] == ["true"]
+    (paused,) = told(server, "schedule", "schedule pause", "yearly")
+    assert (paused["paused"], paused["next"]) == (True, None)
+    (ran,) = told(server, "schedule", "schedule run", "yearly")
+    told(server, "job", "wait", str(ran["last_job"]))
+    told(server, "schedule", "schedule remove", "yearly")
+    assert told(server, "schedule", "schedule list") == []
+
+
 def test_who_may_see_no_job_is_told_its_id(server: Server) -> None:
     """What was done is told, also where nothing else may be."""
     (started,) = told(server, "job", "start", "--", "sleep", "1000", user="eve")

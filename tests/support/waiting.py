@@ -6,10 +6,10 @@ from collections.abc import Callable
 DEADLINE_SECONDS = 60.0
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Return when the condition holds; fail after DEADLINE_SECONDS."""
+def until(condition: Callable[[], bool], seconds: float = DEADLINE_SECONDS) -> None:
+    """Return when the condition holds; fail after so many seconds."""
     deadline = threading.Event()
-    timer = threading.Timer(DEADLINE_SECONDS, deadline.set)
+    timer = threading.Timer(seconds, deadline.set)
     timer.start()
     try:
         while not condition():
