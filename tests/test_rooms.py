@@ -51,10 +51,17 @@ ALLOWED = {
         supervisor.config supervisor.engine supervisor.errors supervisor.exact_text
         supervisor.host supervisor.job supervisor.keeper supervisor.output
     """,
+    "supervisor.live": """
+        supervisor.engine supervisor.errors supervisor.job supervisor.journal supervisor.quotas
+    """,
+    "supervisor.waiting": """
+        supervisor.config supervisor.engine supervisor.errors supervisor.ipc supervisor.job
+        supervisor.journal supervisor.live supervisor.quotas supervisor.schedule
+    """,
     "supervisor.core": """
         supervisor.config supervisor.engine supervisor.errors supervisor.host supervisor.ipc
-        supervisor.job supervisor.journal supervisor.keeper supervisor.local supervisor.output
-        supervisor.quotas supervisor.schedule
+        supervisor.job supervisor.journal supervisor.keeper supervisor.live supervisor.local
+        supervisor.output supervisor.waiting
     """,
     "supervisor.control": "supervisor.errors supervisor.keeper",
     "supervisor.library": """
@@ -145,8 +152,10 @@ DOORS = {
     """,
     "supervisor.journal": "journal missing schedules start_keys",
     "supervisor.keeper": "config forked logs packets proc program state_lock upgrade",
+    "supervisor.live": "live_job live_jobs quota_counts starts turn",
     "supervisor.local": "engine keeper_link",
     "supervisor.output": "follow limbo pump reader recorder segments",
+    "supervisor.waiting": "names pending schedules",
 }
 
 # The keeper's own names for its children are changed by the one library that can.

@@ -4,9 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from jobworker.supervisor.core.live_job import LiveJob
-from jobworker.supervisor.core.live_jobs import LiveJobs
-from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.errors import NoSuchJob
 from jobworker.supervisor.ipc import requests
 from jobworker.supervisor.ipc.messages import (
@@ -18,6 +15,9 @@ from jobworker.supervisor.ipc.messages import (
 from jobworker.supervisor.ipc.server import Client
 from jobworker.supervisor.job import Job, State
 from jobworker.supervisor.journal.journal import Journal
+from jobworker.supervisor.live.live_job import LiveJob
+from jobworker.supervisor.live.live_jobs import LiveJobs
+from jobworker.supervisor.live.turn import Turn
 
 Survey = requests.List | requests.Observe | requests.Owners
 

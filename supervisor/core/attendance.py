@@ -4,9 +4,9 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Hashable
 
-from jobworker.supervisor.core.live_job import LiveJob
-from jobworker.supervisor.core.live_jobs import LiveJobs
 from jobworker.supervisor.job import OnDisconnect, State
+from jobworker.supervisor.live.live_job import LiveJob
+from jobworker.supervisor.live.live_jobs import LiveJobs
 
 
 class Attendance:

@@ -4,14 +4,14 @@ import signal
 from functools import partial
 
 from jobworker.supervisor.core.answers import Answers
-from jobworker.supervisor.core.live_job import LiveJob
-from jobworker.supervisor.core.live_jobs import LiveJobs
 from jobworker.supervisor.core.pauses import ended
 from jobworker.supervisor.engine import Engine
 from jobworker.supervisor.errors import AlreadyEnded, InvalidRequest, NoInput, NotRunning
 from jobworker.supervisor.ipc import requests
 from jobworker.supervisor.ipc.server import Client
 from jobworker.supervisor.job import Job, State
+from jobworker.supervisor.live.live_job import LiveJob
+from jobworker.supervisor.live.live_jobs import LiveJobs
 
 
 class Contact:

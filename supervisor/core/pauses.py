@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from functools import partial
 
-from jobworker.supervisor.core.live_job import LiveJob
-from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.engine import Engine
 from jobworker.supervisor.errors import AlreadyEnded, NotRunning
 from jobworker.supervisor.job import Happening, Job, State, after
+from jobworker.supervisor.live.live_job import LiveJob
+from jobworker.supervisor.live.turn import Turn
 
 
 class Pauses:

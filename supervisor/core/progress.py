@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from time import time_ns
 
-from jobworker.supervisor.core.live_job import LiveJob
-from jobworker.supervisor.core.live_jobs import LiveJobs
 from jobworker.supervisor.core.pauses import Pauses
-from jobworker.supervisor.core.starts import Starts
-from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.engine import Engine, Exit
 from jobworker.supervisor.errors import SupervisorError
 from jobworker.supervisor.job import Happening, Job, State, after, end_reason
+from jobworker.supervisor.live.live_job import LiveJob
+from jobworker.supervisor.live.live_jobs import LiveJobs
+from jobworker.supervisor.live.starts import Starts
+from jobworker.supervisor.live.turn import Turn
 
 
 class Progress:

@@ -4,11 +4,11 @@ import logging
 from pathlib import Path
 from time import time_ns
 
-from jobworker.supervisor.core.live_job import LiveJob
 from jobworker.supervisor.core.supervisor import Supervisor
 from jobworker.supervisor.engine import Engine
 from jobworker.supervisor.job import Happening, Job, Reason, State, after
 from jobworker.supervisor.journal.journal import Journal
+from jobworker.supervisor.live.live_job import LiveJob
 from jobworker.supervisor.output.segments import recorded_end, segment_starts
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from jobworker.supervisor.config import RetentionConfig, SupervisorConfig
-from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.journal.journal import Ended, Journal
+from jobworker.supervisor.live.turn import Turn
 
 # How often the record is looked through.
 SWEEP_SECONDS = 60.0

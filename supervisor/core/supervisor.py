@@ -15,17 +15,9 @@ from jobworker.supervisor.core.answers import Answers
 from jobworker.supervisor.core.attendance import Attendance
 from jobworker.supervisor.core.connections import Connections
 from jobworker.supervisor.core.contact import Contact
-from jobworker.supervisor.core.live_job import LiveJob
-from jobworker.supervisor.core.live_jobs import LiveJobs
-from jobworker.supervisor.core.names import Names
 from jobworker.supervisor.core.pauses import Pauses
-from jobworker.supervisor.core.pending import Pending
 from jobworker.supervisor.core.progress import Progress
-from jobworker.supervisor.core.quota_counts import quotas_over
 from jobworker.supervisor.core.retention import Retention
-from jobworker.supervisor.core.schedules import Runs, Scheduler
-from jobworker.supervisor.core.starts import Starts
-from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.engine import Engine
 from jobworker.supervisor.errors import (
     Drained,
@@ -49,6 +41,14 @@ from jobworker.supervisor.job import (
 )
 from jobworker.supervisor.journal.journal import Journal
 from jobworker.supervisor.journal.start_keys import fingerprint, removed
+from jobworker.supervisor.live.live_job import LiveJob
+from jobworker.supervisor.live.live_jobs import LiveJobs
+from jobworker.supervisor.live.quota_counts import quotas_over
+from jobworker.supervisor.live.starts import Starts
+from jobworker.supervisor.live.turn import Turn
+from jobworker.supervisor.waiting.names import Names
+from jobworker.supervisor.waiting.pending import Pending
+from jobworker.supervisor.waiting.schedules import Runs, Scheduler
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobworker.supervisor.core.queue import Queue
 from jobworker.supervisor.job import Entry
 from jobworker.supervisor.quotas import Kind, Subject, subjects_of
+from jobworker.supervisor.waiting.queue import Queue
 
 TENANTS = {"ann": "red", "ben": "red", "cis": "blue", "dan": "green"}
 entries = st.builds(

@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uuid_utils import uuid7
 
-from jobworker.supervisor.core import schedules
 from jobworker.supervisor.errors import Exhausted, NameTaken, NoSuchSchedule
 from jobworker.supervisor.ipc.schedule_messages import AddSchedule, ChangeSchedule, Schedules
 from jobworker.supervisor.job import NOBODY, Request, State
 from jobworker.supervisor.journal.journal import Journal
 from jobworker.supervisor.schedule import Change, Overlap, Schedule, due_times
+from jobworker.supervisor.waiting import schedules
 from tests.supervisor.core.world import World, clock, passes
 
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from jobworker.supervisor.core.live_job import LiveJob
-from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.job import Job, Request
 from jobworker.supervisor.journal.journal import Journal
+from jobworker.supervisor.live.live_job import LiveJob
+from jobworker.supervisor.live.turn import Turn
 
 DEADLINE_SECONDS = 60
 ID = "01a00000-0000-7000-8000-000000000000"

@@ -42,7 +42,7 @@ END = {
     "about to be committed": "core.progress:Progress._record_exit after",
     "on record, still with the keeper": "local.keeper_link:KeeperLink.recorded before",
     "output about to be complete": "local.engine:LocalEngine._pipes_ended before",
-    "about to be forgotten": "core.live_jobs:LiveJobs.forget before",
+    "about to be forgotten": "live.live_jobs:LiveJobs.forget before",
 }
 STOP = {
     "asked": "core.supervisor:Supervisor.stop before",
@@ -254,7 +254,7 @@ def test_a_timeout_counts_from_the_start(site: Site, kills: int) -> None:
 @pytest.mark.parametrize(
     "point",
     [
-        "core.turn:Turn.delete after",
+        "live.turn:Turn.delete after",
         "journal.journal:Journal.delete after",
         "core.retention:Retention._doom before",
     ],

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from functools import partial
 
-from jobworker.supervisor.core.live_job import LiveJob
-from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.engine import Engine
 from jobworker.supervisor.job import Job, State
+from jobworker.supervisor.live.live_job import LiveJob
+from jobworker.supervisor.live.turn import Turn
 from jobworker.supervisor.quotas import Subject, subjects_of
 
 log = logging.getLogger(__name__)

@@ -1,10 +1,10 @@
 """That no two of an owner's jobs have one name as long as neither has ended."""
 
-from jobworker.supervisor.core.live_jobs import LiveJobs
-from jobworker.supervisor.core.pending import Pending
-from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.errors import NameTaken
 from jobworker.supervisor.job import Request, State
+from jobworker.supervisor.live.live_jobs import LiveJobs
+from jobworker.supervisor.live.turn import Turn
+from jobworker.supervisor.waiting.pending import Pending
 
 
 class Names:

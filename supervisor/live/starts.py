@@ -7,9 +7,6 @@ from errno import ENOENT
 from functools import partial
 from time import time_ns
 
-from jobworker.supervisor.core.live_job import LiveJob
-from jobworker.supervisor.core.live_jobs import LiveJobs
-from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.engine import Engine
 from jobworker.supervisor.errors import (
     CannotExecute,
@@ -20,6 +17,9 @@ from jobworker.supervisor.errors import (
 )
 from jobworker.supervisor.job import Happening, Job, Reason, Request, after
 from jobworker.supervisor.journal.start_keys import check_same
+from jobworker.supervisor.live.live_job import LiveJob
+from jobworker.supervisor.live.live_jobs import LiveJobs
+from jobworker.supervisor.live.turn import Turn
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from collections.abc import Callable, Collection, Hashable
 from functools import partial
 from typing import NamedTuple
 
-from jobworker.supervisor.core.live_job import LiveJob
 from jobworker.supervisor.journal.journal import Journal
+from jobworker.supervisor.live.live_job import LiveJob
 
 log = logging.getLogger(__name__)
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from jobworker.supervisor.core.live_jobs import LiveJobs
-from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.job import State
 from jobworker.supervisor.journal.journal import Journal
+from jobworker.supervisor.live.live_jobs import LiveJobs
+from jobworker.supervisor.live.turn import Turn
 from jobworker.supervisor.quotas import WINDOW_SECONDS, Counts, Quotas, Subject, subjects_of
 
 

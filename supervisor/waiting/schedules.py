@@ -12,10 +12,6 @@ from functools import partial
 from time import time_ns
 
 from jobworker.supervisor.config import DEFAULT_QUEUE
-from jobworker.supervisor.core.live_jobs import LiveJobs
-from jobworker.supervisor.core.names import Names
-from jobworker.supervisor.core.pending import Pending
-from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.errors import (
     Exhausted,
     InvalidRequest,
@@ -27,7 +23,11 @@ from jobworker.supervisor.ipc.job_ids import JobIDs
 from jobworker.supervisor.ipc.schedule_messages import AddSchedule, ChangeSchedule, Schedules
 from jobworker.supervisor.job import Request, State
 from jobworker.supervisor.journal.schedules import StoredSchedules
+from jobworker.supervisor.live.live_jobs import LiveJobs
+from jobworker.supervisor.live.turn import Turn
 from jobworker.supervisor.schedule import Change, Overlap, Schedule
+from jobworker.supervisor.waiting.names import Names
+from jobworker.supervisor.waiting.pending import Pending
 
 log = logging.getLogger(__name__)
 

@@ -7,11 +7,6 @@ from functools import partial
 from time import time_ns
 
 from jobworker.supervisor.config import DEFAULT_QUEUE, QueueConfig
-from jobworker.supervisor.core.live_job import LiveJob
-from jobworker.supervisor.core.live_jobs import LiveJobs
-from jobworker.supervisor.core.queue import Queue
-from jobworker.supervisor.core.starts import Starts
-from jobworker.supervisor.core.turn import Turn
 from jobworker.supervisor.engine import Engine
 from jobworker.supervisor.errors import Exhausted, InvalidRequest, QuotaReached, SupervisorError
 from jobworker.supervisor.ipc import requests
@@ -19,7 +14,12 @@ from jobworker.supervisor.ipc.server import Client
 from jobworker.supervisor.job import Entry, Happening, Job, Reason, Request, State, after
 from jobworker.supervisor.journal.journal import Journal
 from jobworker.supervisor.journal.start_keys import check_same
+from jobworker.supervisor.live.live_job import LiveJob
+from jobworker.supervisor.live.live_jobs import LiveJobs
+from jobworker.supervisor.live.starts import Starts
+from jobworker.supervisor.live.turn import Turn
 from jobworker.supervisor.quotas import Kind, Quota, Quotas, Subject
+from jobworker.supervisor.waiting.queue import Queue
 
 log = logging.getLogger(__name__)
 
