@@ -20,7 +20,7 @@ class JobStatus:
 
     `state` is pending, starting, running, paused, stopping or ended; `reason`, once ended, why:
     exited, signaled, stopped, lost, timed_out, output_limit or out_of_memory; of one whose
-    turn never came, refused, queue_timeout or cannot_start.
+    turn never came, refused, queue_timeout, cannot_start or dependency_failed.
     `exit_code`, once ended, is as a shell reports it, 128+N for signal N; a lost job has none.
     The end of the `command` is left out where `command_cut`. Of the `output_bytes`
     written, those before `output_begin` are not kept. `user` is the Unix user it

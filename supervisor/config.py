@@ -28,10 +28,6 @@ class RetentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("retention must not be negative")
 
 
-# There always is one of this name.
-DEFAULT_QUEUE = "default"
-
-
 class QueueConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A queue: how many of its jobs may run at once; 0 for as many as quotas allow."""
 

@@ -43,6 +43,7 @@ class Reason(IntEnum):
     REFUSED = 8
     QUEUE_TIMEOUT = 9
     CANNOT_START = 10
+    DEPENDENCY_FAILED = 11
 
 
 class Overflow(IntEnum):
@@ -184,7 +185,18 @@ class Asker(NamedTuple):
 NOBODY = Asker()
 
 
+# There always is a queue of this name.
+DEFAULT_QUEUE = "default"
 QUEUE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
+
+
+class AfterOutcome(IntEnum):
+    """How jobs must have ended after which another comes; the numbers are the contract's."""
+
+    UNSPECIFIED = 0
+    OK = 1
+    ANY = 2
+    FAIL = 3
 
 
 @dataclass(frozen=True)
@@ -192,12 +204,14 @@ class Waiting:
     """Where a job waits for its turn: the queue's name, empty for nowhere, and how.
 
     Of an owner's in a queue the higher `priority` comes first; `timeout` is in
-    seconds, 0 for none.
+    seconds, 0 for none. It comes `after` the jobs of these IDs, if all have that outcome.
     """
 
     queue: str = ""
     priority: int = 0
     timeout: float = 0.0
+    after: tuple[str, ...] = ()
+    outcome: AfterOutcome = AfterOutcome.UNSPECIFIED
 
 
 AT_ONCE = Waiting()

@@ -64,11 +64,20 @@ UNTOLD = {
 ALICE = Identity("alice", ("team-b", "team-a"), "01", datetime(2100, 1, 1, tzinfo=UTC))
 ORDERS = StartOrders(SupervisorConfig(state_dir="/nowhere"), OutputLimits(), QuotasConfig())
 
+
+def as_version_7(uuid: str) -> str:
+    return f"{uuid[:14]}7{uuid[15:]}"
+
+
+ids = st.uuids(version=4).map(str).map(as_version_7)
 names = st.text("abcXYZ09", min_size=1, max_size=8)
 # What not every value of its type is good for.
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "requestID": names,
     "queue": st.text("abcXYZ", min_size=1, max_size=8),
+    "after": st.lists(
+        st.uuids(version=4).map(str).map(as_version_7), min_size=1, max_size=3, unique=True
+    ),
     "StartRequest.name": st.text("xyzXYZ09", min_size=1, max_size=8).map("job-".__add__),
     "tenant": st.sampled_from(ALICE.tenants),
     "workingDirectory": names.map("/".__add__),
@@ -200,6 +209,7 @@ OPTIONS = [
     *("--isolation", "private", "--no-network", "--login", "--interactive", "--tty"),
     *("--on-disconnect", "stop"),
     *("--queue", "narrow", "--priority", "5", "--queue-timeout", "1h"),
+    *("--after", "01a21d73-4055-77fa-81f6-8aab15fe950b", "--on", "fail"),
     *("--output-limit", "1M", "--output-overflow", "stop-job", "--output-rate", "2M"),
     *("--tenant", "team-a", "--name", "nightly", "--request-id", "key"),
 ]

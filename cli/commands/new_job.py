@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 import click
 
+from jobworker.cli.job_ids import JobID
 from jobworker.cli.quantities import MOST_COUNT, Bytes, Number, Seconds
 from jobworker.cli.signals import SignalNumber
 
 if TYPE_CHECKING:
+    from jobworker.client.connection import Service
     from jobworker.proto import workerservice_pb2 as pb
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -49,6 +51,8 @@ class JobOptions(TypedDict):
     queue: str
     priority: int
     queue_timeout: float
+    after: tuple[str, ...]
+    after_outcome: str | None
     tenant: str
     name: str
     request_id: str
@@ -128,6 +132,7 @@ _ON_DISCONNECT = {
     "hup": "ON_DISCONNECT_HANG_UP",
     "stop": "ON_DISCONNECT_STOP",
 }
+_OUTCOMES = ("ok", "any", "fail")
 _STOP_MODES = {"tree": "STOP_MODE_TREE", "main": "STOP_MODE_MAIN"}
 # What docker(1) calls a terminal of which nothing is known.
 KIND = "xterm"
@@ -241,6 +246,22 @@ _PLACE = (
         "--tenant", default="", help="Start it for this tenant, one of your certificate's."
     ),
 )
+_AFTER = (
+    click.option(
+        "--after",
+        type=JobID(),
+        multiple=True,
+        metavar="JOB",
+        help="Have it wait until JOB has ended; more than once for several.",
+    ),
+    click.option(
+        "--on",
+        "after_outcome",
+        type=click.Choice(_OUTCOMES),
+        help="How these must have ended, or it ends unstarted: by exit with 0 (ok, by default), "
+        "in any way, or in any other (fail).",
+    ),
+)
 _OF_THE_OTHER = {
     "memory": 0,
     "cpus": None,
@@ -253,6 +274,8 @@ _OF_THE_OTHER = {
     "queue": "",
     "priority": 0,
     "queue_timeout": 0,
+    "after": (),
+    "after_outcome": None,
 }
 _OUTPUT = (
     click.option(
@@ -308,9 +331,11 @@ _KEY = (
         "something else under it is refused, for a day at least.",
     ),
 )
-_OPTIONS = (*_PROGRAM, _CWD, *_PLACE, *_OUTPUT, *_TYPED, *_NAME, *_KEY)
+_OPTIONS = (*_PROGRAM, _CWD, *_PLACE, *_AFTER, *_OUTPUT, *_TYPED, *_NAME, *_KEY)
 _OF_A_RUN = (*_PROGRAM, _CWD, *_PLACE, *_OUTPUT)
 _OF_NOBODY = {
+    "after": (),
+    "after_outcome": None,
     "interactive": False,
     "tty": False,
     "on_disconnect": None,
@@ -357,11 +382,22 @@ def start_request(job: JobOptions, *, stored: bool = False) -> "pb.StartRequest"
         queue=_queue(job),
         priority=job["priority"],
         queueTimeoutSeconds=job["queue_timeout"],
+        after=job["after"],
+        afterOutcome=getattr(
+            pb, f"AFTER_OUTCOME_{(job['after_outcome'] or 'unspecified').upper()}"
+        ),
         loginEnvironment=job["login"],
     )
     variables = [_variable(text) for text in job["environment"]]
     # Whatever the locale, these are the bytes of this command's own arguments.
     set_texts(request, map(os.fsencode, job["words"]), variables, os.fsencode(job["cwd"]))
+    return request
+
+
+def with_whole_ids(service: "Service", request: "pb.StartRequest") -> "pb.StartRequest":
+    """Return the request with the IDs of the jobs to come after: a name may be another's later."""
+    whole = [service.status(called).jobID for called in request.after]
+    request.after[:] = whole
     return request
 
 

@@ -29,6 +29,7 @@ from jobworker.cli.commands.new_job import (
     JobOptions,
     job_options,
     start_request,
+    with_whole_ids,
 )
 from jobworker.cli.commands.start import start_job
 from jobworker.cli.errors import CliError, CutOff, ExitCode, RequestFailed, failure, tell
@@ -102,7 +103,7 @@ def run(
     with 4 if your certificate ends meanwhile: then the job goes on.
     """
     check_stdin(job)
-    request = start_request(job)
+    request = with_whole_ids(service, start_request(job))
     way = ForegroundOptions(
         merge=merge, wait_output=wait_output, detach_keys=detach_keys, output=output
     )

@@ -10,6 +10,7 @@ from jobworker.cli.commands.new_job import (
     job_options,
     start_request,
     stdin_option,
+    with_whole_ids,
 )
 from jobworker.cli.errors import CliError, failure, tell
 from jobworker.cli.options import OutputFormat, client_command, output_option
@@ -36,7 +37,8 @@ def start(
 
     The job runs on by itself; see `logs`, `status`, `wait` and `stop`.
     """
-    reply = start_job(service, start_request(job, stored=stdin is not None))
+    request = with_whole_ids(service, start_request(job, stored=stdin is not None))
+    reply = start_job(service, request)
     if stdin is not None:
         _store(service, reply.jobID, stdin)
     tell_started(service, reply, output)

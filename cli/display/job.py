@@ -138,6 +138,7 @@ _NEVER_BEGUN = {
     "refused": "refused when its turn came",
     "queue_timeout": "waited too long for its turn",
     "cannot_start": "could not be started",
+    "dependency_failed": "not started, for how another job ended",
 }
 
 

@@ -122,6 +122,13 @@ class Access(NamedTuple):
         policy = self.authority.version
         return Verdict(action, "", JobFacts("*", "*"), decision, policy, None)
 
+    async def seen(self, identity: Identity, called: str) -> JobSnapshot:
+        """The job that is called so, which the caller may see. Raises NoSuchJob and Refusal."""
+        job = await self._find(identity, SEEING[0], called)
+        if job is None or not self.may_see(identity, facts(job)):
+            raise _no_such_job(called)
+        return job
+
     def may_see(self, identity: Identity, about: JobFacts) -> bool:
         """Whether the caller may know that there is such a job."""
         return self._may_any(identity, SEEING, about)

@@ -9,9 +9,9 @@ from jobworker.grpc_api.guard.access import Access, Verdict, argv_of_start
 from jobworker.grpc_api.guard.fields import check_fields
 from jobworker.grpc_api.guard.guard import Call
 from jobworker.grpc_api.guard.refusal import contract_name, invalid
-from jobworker.grpc_api.service.orders import StartOrders
+from jobworker.grpc_api.service.orders import StartOrders, with_whole_ids
 from jobworker.proto import workerservice_pb2 as pb
-from jobworker.supervisor import Profile, limits_message
+from jobworker.supervisor import NoSuchJob, Profile, limits_message
 
 
 async def can_i(
@@ -29,7 +29,11 @@ async def can_i(
     if request.action == "start":
         # Rights are not all: what else Start asks is asked, in the same order.
         check_fields(request.start)
-        order = orders.order(call.identity, str(uuid7()), request.start)
+        try:
+            asked = await with_whole_ids(access, call.identity, request.start)
+        except NoSuchJob as error:
+            return pb.CanIResponse(allowed=False, reason=str(error))
+        order = orders.order(call.identity, str(uuid7()), asked)
         refusal, field = await access.supervisor.may_start(order)
         if refusal:
             where = f" ({contract_name(field, request)})" if field else ""

@@ -7,11 +7,11 @@ import grpc
 
 from jobworker.authz.identity import Identity
 from jobworker.grpc_api.config import OutputLimits, QuotasConfig
-from jobworker.grpc_api.guard.access import argv_of_start, tenant_of_start
+from jobworker.grpc_api.guard.access import Access, argv_of_start, tenant_of_start
 from jobworker.grpc_api.guard.refusal import Refusal, invalid
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
-from jobworker.supervisor import JobSnapshot, SupervisorConfig, to_bytes
+from jobworker.supervisor import InvalidRequest, JobSnapshot, SupervisorConfig, to_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,21 @@ class StartOrders:
             inside=inside,
             asker=asker_of(identity),
         )
+
+
+async def with_whole_ids(
+    access: Access, identity: Identity, request: pb.StartRequest
+) -> pb.StartRequest:
+    """The request, with the IDs of the jobs to come after. Raises NoSuchJob and Refusal."""
+    if not request.after:
+        return request
+    asked = pb.StartRequest()
+    asked.CopyFrom(request)
+    try:
+        asked.after[:] = [(await access.seen(identity, called)).id for called in request.after]
+    except InvalidRequest as error:
+        raise invalid("after", str(error)) from None
+    return asked
 
 
 def asker_of(identity: Identity) -> ipc.Asker:

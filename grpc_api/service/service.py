@@ -19,7 +19,7 @@ from jobworker.grpc_api.service.can_i import can_i, rights
 from jobworker.grpc_api.service.forward import Carried, carry
 from jobworker.grpc_api.service.input import Inputs
 from jobworker.grpc_api.service.messages import status_message, stop_way
-from jobworker.grpc_api.service.orders import StartOrders, start_within
+from jobworker.grpc_api.service.orders import StartOrders, start_within, with_whole_ids
 from jobworker.grpc_api.service.output import TEXT_BYTES, as_bytes, as_text, selection
 from jobworker.grpc_api.service.prune import prune, would_prune
 from jobworker.grpc_api.service.schedules import Schedules
@@ -62,7 +62,8 @@ class WorkerService(WorkerServiceServicer):
     async def Start(self, request: pb.StartRequest, context: _Context) -> pb.StartResponse:
         """Run a program; see the contract for this and all below."""
         call = current_call()
-        order = self._orders.order(call.identity, call.job_id, request)
+        asked = await with_whole_ids(self._access, call.identity, request)
+        order = self._orders.order(call.identity, call.job_id, asked)
         job = await self._supervisor.start(order)
         words = job.detail if job.state is State.PENDING else ""
         return pb.StartResponse(jobID=job.id, pid=job.pid, success=True, message=words)

@@ -17,7 +17,7 @@ class Progress:
     """Takes an engine's Reports. `started` is called for each job whose program executes.
 
     `overflowed` is called for one that runs and whose output has reached its limit, and
-    `ended` whenever one has.
+    `ended` with each that has.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Progress:
         *,
         started: Callable[[LiveJob], None],
         overflowed: Callable[[LiveJob], None],
-        ended: Callable[[], None],
+        ended: Callable[[Job], None],
     ) -> None:
         self._engine = engine
         self._jobs = jobs
@@ -51,6 +51,7 @@ class Progress:
         """As in Reports."""
         if (live := self._jobs.get(job.id)) is not None:
             self._starts.failed(live, error)
+            self._ended(job)
 
     def noted(self, job: Job) -> None:
         """As in Reports."""
@@ -75,7 +76,7 @@ class Progress:
         job.output_complete = job.output_complete or not self._engine.output_open(job)
         self._turn.learned(live)
         self._jobs.retire(live)
-        self._ended()
+        self._ended(job)
 
     def grew(self, job: Job) -> None:
         """As in Reports."""

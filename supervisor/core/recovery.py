@@ -26,11 +26,12 @@ def recover(supervisor: Supervisor, journal: Journal, engine: Engine) -> None:
             _resume(supervisor, engine, job)
         else:
             lost.append(job)
-    supervisor.pending.recover()
     engine.clean_up(lost)
     for job in lost:
         _record_loss(journal, job, supervisor.output_directory(job.id))
     journal.sync()
+    # When it is known what has become of the jobs that others come after.
+    supervisor.pending.recover()
     supervisor.scheduler.begin()
 
 

@@ -117,7 +117,7 @@ class Supervisor:
                 self.turn,
                 started=self._started,
                 overflowed=partial(self.stop, grace=None, why=Reason.OUTPUT_LIMIT),
-                ended=self.pending.look_soon,
+                ended=self.pending.ended,
             )
         )
         self.scheduler = Scheduler(

@@ -124,6 +124,8 @@ def request_message(request: Request) -> pb.StartRequest:
         queue=request.waiting.queue,
         priority=request.waiting.priority,
         queueTimeoutSeconds=request.waiting.timeout,
+        after=request.waiting.after,
+        afterOutcome=pb.AfterOutcome.Name(request.waiting.outcome),
         name=request.name,
     )
 

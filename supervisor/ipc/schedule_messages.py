@@ -104,6 +104,8 @@ def _check_start_alone(asked: pb.StartRequest) -> None:
     if asked.requestID:
         problem = "runs are jobs of their own: they have no request ID"
         raise InvalidRequest(problem, "schedule.start.requestID")
+    if asked.after:
+        raise InvalidRequest("runs come at their times, after no job", "schedule.start.after")
     if asked.input or asked.HasField("terminal"):
         field = "schedule.start.input" if asked.input else "schedule.start.terminal"
         raise InvalidRequest("nobody is there to type when a schedule runs", field)

@@ -32,6 +32,8 @@ MAX_OUTPUT_BYTES = 2**62
 MAX_CHARACTERS = 65535
 _TERMINAL_KIND = re.compile(r"[A-Za-z0-9._+-]{0,64}")
 MAX_PRIORITY = 1000
+# So many jobs another may come after.
+MOST_AFTER = 1000
 # The program's name, the first of its arguments: it is a field of its own to most callers.
 COMMAND = "rawArguments.0"
 
@@ -121,10 +123,27 @@ def _waiting(asked: pb.StartRequest) -> job.Waiting:
     timeout = _seconds(
         "a time to wait", asked.queueTimeoutSeconds, MAX_TIMEOUT_SECONDS, "queueTimeoutSeconds"
     )
+    after, outcome = _after(asked)
+    queue = asked.queue or (job.DEFAULT_QUEUE if after else "")
     for value, field in (asked.priority, "priority"), (timeout, "queueTimeoutSeconds"):
-        if value and not asked.queue:
+        if value and not queue:
             raise InvalidRequest("a job that waits in no queue has none", field)
-    return job.Waiting(asked.queue, asked.priority, timeout)
+    return job.Waiting(queue, asked.priority, timeout, after, outcome)
+
+
+def _after(asked: pb.StartRequest) -> tuple[tuple[str, ...], job.AfterOutcome]:
+    if len(asked.after) > MOST_AFTER:
+        problem = f"{len(asked.after)} jobs to come after are more than {MOST_AFTER}"
+        raise InvalidRequest(problem, "after")
+    if any(not _JOB_ID.fullmatch(text) for text in asked.after):
+        raise InvalidRequest("what a job comes after is told by IDs", "after")
+    try:
+        outcome = job.AfterOutcome(asked.afterOutcome)
+    except ValueError:
+        raise InvalidRequest(f"{asked.afterOutcome} is no outcome", "afterOutcome") from None
+    if outcome and not asked.after:
+        raise InvalidRequest("a job that comes after none needs no outcome", "afterOutcome")
+    return tuple(dict.fromkeys(asked.after)), outcome
 
 
 def asker_of(asked: ipc.Asker) -> job.Asker:

@@ -19,7 +19,7 @@ from jobworker.supervisor.errors import InvalidRequest, StateError, words
 from jobworker.supervisor.host.accounting import Usage
 from jobworker.supervisor.host.disk_space import Ballast
 from jobworker.supervisor.ipc.requests import List
-from jobworker.supervisor.job import Entry, Job, Reason, Request, State
+from jobworker.supervisor.job import Entry, Job, Reason, Request, State, Waiting
 from jobworker.supervisor.journal.job_clock import JobClock
 from jobworker.supervisor.journal.kept_output import KeptOutput
 from jobworker.supervisor.journal.pages import Pages
@@ -252,16 +252,15 @@ class Journal:
         clause = "WHERE (state <> 4 OR NOT output_complete) AND state <> 6 ORDER BY id"
         return list(self._select(clause))
 
-    def waiting(self) -> Iterator[tuple[Entry, float]]:
-        """The jobs that wait for their turn, and how many seconds they do at most."""
+    def waiting(self) -> Iterator[tuple[Entry, Waiting]]:
+        """The jobs that wait for their turn, and how."""
         rows = self._database.execute(
-            "SELECT id, owner, tenant, json_extract(request, '$.waiting.queue'), "
-            "json_extract(request, '$.waiting.priority'), "
-            "name, json_extract(request, '$.waiting.timeout') "
+            "SELECT id, owner, tenant, name, json_extract(request, '$.waiting') "
             "FROM job INDEXED BY job_waiting WHERE state = 6 ORDER BY id"
         )
-        for *entry, timeout in rows.fetchall():
-            yield Entry(*entry), timeout
+        for job_id, owner, tenant, name, how in rows.fetchall():
+            waiting = restored(how, Waiting)
+            yield Entry(job_id, owner, tenant, waiting.queue, waiting.priority, name), waiting
 
     def ended(self) -> list[Ended]:
         """Every job that has ended with its output complete, the first to end first."""

@@ -3,15 +3,26 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from time import time_ns
 
-from jobworker.supervisor.config import DEFAULT_QUEUE, QueueConfig
+from jobworker.supervisor.config import QueueConfig
 from jobworker.supervisor.engine import Engine
 from jobworker.supervisor.errors import Exhausted, InvalidRequest, QuotaReached, SupervisorError
 from jobworker.supervisor.ipc import requests
 from jobworker.supervisor.ipc.server import Client
-from jobworker.supervisor.job import Entry, Happening, Job, Reason, Request, State, after
+from jobworker.supervisor.job import (
+    DEFAULT_QUEUE,
+    Entry,
+    Happening,
+    Job,
+    Reason,
+    Request,
+    State,
+    Waiting,
+    after,
+)
 from jobworker.supervisor.journal.journal import Journal
 from jobworker.supervisor.journal.start_keys import check_same
 from jobworker.supervisor.live.live_job import LiveJob
@@ -19,6 +30,7 @@ from jobworker.supervisor.live.live_jobs import LiveJobs
 from jobworker.supervisor.live.starts import Starts
 from jobworker.supervisor.live.turn import Turn
 from jobworker.supervisor.quotas import Kind, Quota, Quotas, Subject
+from jobworker.supervisor.waiting.after import After, Settled
 from jobworker.supervisor.waiting.queue import Queue
 
 log = logging.getLogger(__name__)
@@ -59,6 +71,10 @@ class Pending:
         self._quotas = quotas
         self._check_serving = check_serving
         self._queue = Queue()
+        # Those that come after others, until these have ended.
+        self._after = After()
+        # Those that wait in vain, and why, until they are on record.
+        self._in_vain: dict[str, str] = {}
         # Those that are not on record yet, by ID and by their owner's key.
         self._fresh: dict[str | tuple[str, str], Request] = {}
         # Those whose turn has come, until it is known whether they may be started.
@@ -75,9 +91,11 @@ class Pending:
 
     def recover(self) -> None:
         """Go on with what another supervisor has left waiting."""
-        for entry, timeout in self._journal.waiting():
-            self._queue.add(entry)
-            self._expire_after(entry.id, timeout)
+        for entry, waiting in list(self._journal.waiting()):
+            # What was removed since had ended as it was to, or nobody would wait for it.
+            there = tuple(one for one in waiting.after if self._is_there(one))
+            self._wait(entry, replace(waiting, after=there))
+            self._expire_after(entry.id, waiting.timeout)
         self.look_soon()
 
     def why_wait(self, request: Request, quotas: Mapping[Kind, Quota]) -> str:
@@ -89,6 +107,9 @@ class Pending:
         if name not in self._queues:
             known = ", ".join(sorted(self._queues))
             raise InvalidRequest(f"there is no queue {name!r}: they are {known}", "queue")
+        if [self._outcome(other) for other in request.waiting.after]:
+            # Where they have ended, how decides: see `_wait`.
+            return "others come before it"
         if self._queue.any_in(name):
             return "others wait"
         return self._no_room(name, request, quotas)
@@ -103,6 +124,9 @@ class Pending:
 
         Raises InvalidRequest and CannotPlace for one that could not be started.
         """
+        # Whether they are there.
+        for other in request.waiting.after:
+            self._outcome(other)
         job = Job(self._engine.place(request), time_ns(), state=State.PENDING)
         waiting = request.waiting
         whose = request.owner, request.tenant
@@ -114,18 +138,23 @@ class Pending:
             names.append((request.owner, request.request_id))
         self._fresh.update(dict.fromkeys(names, request))
 
-        def recorded() -> None:
+        def settled() -> str:
             for name in names:
                 self._fresh.pop(name, None)
             self.look_soon()
+            return self._in_vain.pop(job.id, "")
+
+        def recorded() -> None:
+            if why := settled():
+                self.give_up(LiveJob(job), Reason.DEPENDENCY_FAILED, why)
 
         def abandon(reason: str) -> None:
-            recorded()
-            self._queue.discard(job.id)
+            settled()
+            self._forget(job.id)
             failed(Exhausted(f"the job cannot be put on record ({reason}): is the disk full?"))
 
-        self._queue.add(entry)
         self._turn.insert(LiveJob(job), then=recorded, failed=abandon)
+        self._wait(entry, waiting)
         self._expire_after(job.id, request.waiting.timeout)
         self._tick()
 
@@ -144,19 +173,19 @@ class Pending:
         """The ID of the owner's job of this name that waits; empty for none."""
         asked = (entry for entry, _ in self._asked.values())
         due = (one.id for one in asked if (one.owner, one.name) == (owner, name))
-        return next(due, "") or self._queue.named(owner, name)
+        return next(due, "") or self._queue.named(owner, name) or self._after.named(owner, name)
 
     def __contains__(self, job_id: str) -> bool:
-        return job_id in self._asked or self._queue.get(job_id) is not None
+        waits = self._queue.get(job_id) or self._after.get(job_id)
+        return job_id in self._asked or waits is not None
 
     def __len__(self) -> int:
-        return len(self._queue) + len(self._asked)
+        return len(self._queue) + len(self._asked) + len(self._after)
 
     def give_up(self, live: LiveJob, why: Reason, detail: str = "") -> None:
         """End a job that waits."""
         job = live.job
-        self._queue.discard(job.id)
-        self._asked.pop(job.id, None)
+        self._forget(job.id)
         job.state = after(job.state, Happening.GIVEN_UP)
         job.reason, job.detail, job.exit_status = why, detail, NEVER_STARTED
         job.ended_ns = time_ns()
@@ -164,7 +193,51 @@ class Pending:
         self._jobs.add(live)
         self._turn.update(live)
         self._jobs.retire(live)
+        # Not at once: one may wait for the other, and so on.
+        self._loop.call_soon(self.ended, job)
+
+    def _forget(self, job_id: str) -> None:
+        self._queue.discard(job_id)
+        self._after.discard(job_id)
+        self._asked.pop(job_id, None)
+
+    # -- what others come after ----------------------------------------------------------
+
+    def ended(self, job: Job) -> None:
+        """There may be room now, and for some it is time who were to come after it."""
+        self._settle(self._after.ended(job))
         self.look_soon()
+
+    def _wait(self, entry: Entry, waiting: Waiting) -> None:
+        """Have a job wait: for others if it must, else in its queue."""
+        if not waiting.after:
+            self._queue.add(entry)
+            return
+        others = {other: self._outcome(other) for other in waiting.after}
+        self._settle(self._after.add(entry, waiting.outcome, others))
+
+    def _is_there(self, job_id: str) -> bool:
+        return self._jobs.get(job_id) is not None or self._journal.find(job_id) is not None
+
+    def _outcome(self, job_id: str) -> Job | None:
+        """How a job has ended; None if it has not. Raises InvalidRequest where there is none."""
+        if job_id in self:
+            return None
+        live = self._jobs.get(job_id)
+        job = live.job if live is not None else self._journal.find(job_id)
+        if job is None:
+            raise InvalidRequest(f"there is no job {job_id} to come after", "after")
+        return job if job.state is State.ENDED else None
+
+    def _settle(self, settled: Settled) -> None:
+        for entry in settled.ready:
+            self._queue.add(entry)
+        for entry, why in settled.in_vain:
+            job = None if entry.id in self._fresh else self._journal.find(entry.id)
+            if job is None:
+                self._in_vain[entry.id] = why
+            else:
+                self.give_up(LiveJob(job), Reason.DEPENDENCY_FAILED, why)
 
     def _expire_after(self, job_id: str, timeout: float) -> None:
         if timeout:
@@ -264,6 +337,8 @@ class Pending:
 
     def explain(self, job_id: str) -> str:
         """What a job waits for, in words."""
+        if others := self._after.explain(job_id):
+            return others
         entry = self._queue.get(job_id)
         if entry is None:
             return "its turn has come"

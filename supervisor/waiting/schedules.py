@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import partial
 from time import time_ns
 
-from jobworker.supervisor.config import DEFAULT_QUEUE
 from jobworker.supervisor.errors import (
     Exhausted,
     InvalidRequest,
@@ -21,7 +20,7 @@ from jobworker.supervisor.errors import (
 )
 from jobworker.supervisor.ipc.job_ids import JobIDs
 from jobworker.supervisor.ipc.schedule_messages import AddSchedule, ChangeSchedule, Schedules
-from jobworker.supervisor.job import Request, State
+from jobworker.supervisor.job import DEFAULT_QUEUE, Request, State
 from jobworker.supervisor.journal.schedules import StoredSchedules
 from jobworker.supervisor.live.live_jobs import LiveJobs
 from jobworker.supervisor.live.turn import Turn

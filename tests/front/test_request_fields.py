@@ -28,6 +28,7 @@ ALSO = {
     # Each is within another job.
     "Exec.start.requestID": {grpc.StatusCode.ALREADY_EXISTS},
     "jobID": {grpc.StatusCode.NOT_FOUND},
+    "after": {grpc.StatusCode.NOT_FOUND},
     "tenant": {grpc.StatusCode.PERMISSION_DENIED},
     # The one of before may not have ended.
     "name": {grpc.StatusCode.ALREADY_EXISTS},

@@ -11,7 +11,7 @@ from uuid_utils import uuid7
 
 from jobworker.supervisor.errors import CannotExecute
 from jobworker.supervisor.ipc import requests
-from jobworker.supervisor.job import Job, Request, Waiting
+from jobworker.supervisor.job import AfterOutcome, Job, Request, Waiting
 from jobworker.supervisor.quotas import Kind, Quota
 from tests.supervisor.core.world import TENANTS, World, clock, passes
 
@@ -23,8 +23,10 @@ def ops() -> st.SearchStrategy[tuple[Any, ...]]:
         st.sampled_from(["default", "narrow"]),
         st.integers(-1, 1),
         st.sampled_from(["", "", "one", "other"]),
+        st.lists(st.integers(0, 99), max_size=2),
+        st.sampled_from(AfterOutcome),
     )
-    end = st.tuples(st.just("end"), st.integers(0, 9))
+    end = st.tuples(st.just("end"), st.integers(0, 9), st.sampled_from([0, 0, 3]))
     return st.one_of(
         submit,
         submit,
@@ -43,11 +45,13 @@ def ops() -> st.SearchStrategy[tuple[Any, ...]]:
 
 async def _do(world: World, op: tuple[Any, ...]) -> None:
     match op:
-        case ("submit", owner, queue, priority, name):
-            world.submit(owner, queue, priority, name)
-        case ("end", number) if world.engine.running:
+        case ("submit", owner, queue, priority, name, numbers, outcome):
+            known = sorted(one for one in world.asked_for if world.job(one) is not None)
+            after = [known[number % len(known)] for number in numbers if known]
+            world.submit(owner, queue, priority, name, after, outcome)
+        case ("end", number, code) if world.engine.running:
             running = sorted(world.engine.running)
-            world.engine.end(running[number % len(running)])
+            world.engine.end(running[number % len(running)], code)
         case ("stop", number) if world.asked_for:
             jobs = sorted(world.asked_for)
             world.stop(jobs[number % len(jobs)])
@@ -139,6 +143,62 @@ def test_a_turn_that_comes_before_the_job_is_on_record(tmp_path: Path) -> None:
             world.answer(9)
             await passes()
             world.check()
+            assert len(world.starts) == 3
+            world.close()
+
+        runner.run(run())
+
+
+def test_a_long_chain_whose_head_fails(tmp_path: Path) -> None:
+    """Each ends for the one before, and nothing runs out of stack."""
+    with clock() as runner:
+
+        async def run() -> None:
+            world = World(tmp_path)
+            world.submit("ann", "default", 0)
+            await passes()
+            world.answer(9)
+            last = world.starts[0] if world.starts else next(iter(world.asked_for))
+            for _ in range(1500):
+                world.submit("ann", "default", 0, after=[last])
+                last = max(world.asked_for)
+            await passes()
+            assert len(world.waiting()) == 1500
+            world.engine.end(world.starts[0], 3)
+            for _ in range(200):
+                await passes()
+            assert not world.waiting()
+            world.check()
+            world.close()
+
+        runner.run(run())
+
+
+def test_what_was_removed_is_waited_for_no_more_by_the_next_supervisor(tmp_path: Path) -> None:
+    with clock() as runner:
+
+        async def run() -> None:
+            world = World(tmp_path)
+            world.quota["red"] = 9
+            for _ in range(2):
+                world.submit("ann", "default", 0)
+                await passes()
+                world.answer(9)
+                await passes()
+            first, second = world.starts
+            world.submit("ann", "default", 0, after=[first, second])
+            await passes()
+            world.engine.end(first)
+            await passes(1.0)
+            world.handle(requests.Remove(first))
+            await passes(1.0)
+            world.crash()
+            await passes()
+            assert len(world.waiting()) == 1
+            world.engine.end(second)
+            await passes(1.0)
+            world.answer(9)
+            await passes(1.0)
             assert len(world.starts) == 3
             world.close()
 

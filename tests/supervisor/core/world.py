@@ -2,9 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from jobworker.supervisor.errors import NameTaken, SupervisorError
 from jobworker.supervisor.host.accounting import UNKNOWN, Usage
 from jobworker.supervisor.ipc import requests
 from jobworker.supervisor.ipc.server import Client
-from jobworker.supervisor.job import Asker, Job, Reason, Request, State, Waiting
+from jobworker.supervisor.job import AfterOutcome, Asker, Job, Reason, Request, State, Waiting
 from jobworker.supervisor.journal.journal import Journal
 from jobworker.supervisor.quotas import Kind, Quota
 
@@ -60,7 +59,7 @@ class Hosts:
         self._world = world
         self.running: dict[str, Job] = {}
         # Ends that are not on record yet, as a keeper keeps them.
-        self._ends: set[str] = set()
+        self._ends: dict[str, int] = {}
         self.reports: Reports
 
     def report_to(self, reports: Reports) -> None:
@@ -77,14 +76,17 @@ class Hosts:
         self.running[job.id] = job
         self.reports.executed(job)
 
-    def end(self, job_id: str) -> None:
+    def end(self, job_id: str, code: int = 0) -> None:
         """One of them exits."""
+        self._ends[job_id] = code
         self._tell_end(self.running.pop(job_id))
 
     def _tell_end(self, job: Job) -> None:
-        self._ends.add(job.id)
-        recorded = partial(self._ends.discard, job.id)
-        self.reports.exited(job, Exit(0, UNKNOWN, out_of_memory=False, recorded=recorded))
+        def recorded() -> None:
+            self._ends.pop(job.id, None)
+
+        code = self._ends[job.id]
+        self.reports.exited(job, Exit(code, UNKNOWN, out_of_memory=False, recorded=recorded))
         self.reports.complete(job)
 
     def knows(self, job: Job) -> bool:
@@ -184,7 +186,15 @@ class World:
     def _quotas(self, tenant: str) -> dict[Kind, Quota]:
         return {Kind.TENANT: Quota(running=self.quota[tenant])}
 
-    def submit(self, owner: str, queue: str, priority: int, name: str = "") -> None:
+    def submit(
+        self,
+        owner: str,
+        queue: str,
+        priority: int,
+        name: str = "",
+        after: Sequence[str] = (),
+        outcome: AfterOutcome = AfterOutcome.UNSPECIFIED,
+    ) -> None:
         tenant = TENANTS[owner]
         asker = Asker((tenant,), "0a", 2**60)
         request = Request(
@@ -192,7 +202,7 @@ class World:
             owner,
             tenant,
             ("true",),
-            waiting=Waiting(queue, priority),
+            waiting=Waiting(queue, priority, 0.0, tuple(after), outcome),
             asker=asker,
             name=name,
         )
@@ -221,12 +231,14 @@ class World:
         running = [self.asked_for[other] for other in self.engine.running]
         of_tenant = [one.tenant for one in running].count(request.tenant)
         narrow = [one.waiting.queue for one in running].count("narrow")
+        before = [self.job(other) for other in request.waiting.after]
         # Raised here, it would be taken for a fault of the engine.
         self.wrong += [
             words
             for words, so in (
                 ("started twice", job.id in self.starts),
                 ("started though refused", job.id in self._never),
+                ("too early", any(not _fits(one, request.waiting.outcome) for one in before)),
                 ("over the quota", of_tenant >= self.quota[request.tenant]),
                 ("too many in narrow", request.waiting.queue == "narrow" and narrow >= NARROW),
             )
@@ -280,7 +292,9 @@ class World:
             elif job_id in self.starts:
                 assert job.state is State.ENDED
             elif job.state is not State.PENDING:
-                assert job.reason in (Reason.STOPPED, Reason.REFUSED)
+                assert job.reason in (Reason.STOPPED, Reason.REFUSED, Reason.DEPENDENCY_FAILED)
+                hopeless = job.reason is Reason.DEPENDENCY_FAILED
+                assert not hopeless or self._waits_in_vain(self.asked_for[job_id].waiting)
         assert len(self._supervisor.pending) == len(self.waiting())
 
 
@@ -288,3 +302,15 @@ class World:
 def clock() -> Iterator[asyncio.Runner]:
     with asyncio.Runner(loop_factory=Clock) as runner:
         yield runner
+
+    def _waits_in_vain(self, waiting: Waiting) -> bool:
+        ended = [job for one in waiting.after if (job := self.job(one)) and job.ended_ns]
+        return any(not _fits(job, waiting.outcome) for job in ended)
+
+
+def _fits(job: Job | None, outcome: AfterOutcome) -> bool:
+    """Whether who comes after this job, if it had that outcome, may begin."""
+    if job is None or job.state is not State.ENDED:
+        return False
+    well = job.reason is Reason.EXITED and job.exit_status == 0
+    return outcome is AfterOutcome.ANY or well == (outcome is not AfterOutcome.FAIL)
