@@ -294,7 +294,11 @@ class World:
             elif job.state is not State.PENDING:
                 assert job.reason in (Reason.STOPPED, Reason.REFUSED, Reason.DEPENDENCY_FAILED)
                 hopeless = job.reason is Reason.DEPENDENCY_FAILED
-                assert not hopeless or self._waits_in_vain(self.asked_for[job_id].waiting)
+                waiting = self.asked_for[job_id].waiting
+                ended = [
+                    one for other in waiting.after if (one := self.job(other)) and one.ended_ns
+                ]
+                assert not hopeless or not all(_fits(one, waiting.outcome) for one in ended)
         assert len(self._supervisor.pending) == len(self.waiting())
 
 
@@ -302,10 +306,6 @@ class World:
 def clock() -> Iterator[asyncio.Runner]:
     with asyncio.Runner(loop_factory=Clock) as runner:
         yield runner
-
-    def _waits_in_vain(self, waiting: Waiting) -> bool:
-        ended = [job for one in waiting.after if (job := self.job(one)) and job.ended_ns]
-        return any(not _fits(job, waiting.outcome) for job in ended)
 
 
 def _fits(job: Job | None, outcome: AfterOutcome) -> bool:
