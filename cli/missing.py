@@ -7,11 +7,13 @@ from jobworker.cli.errors import CliError
 # What the extra `server` in pyproject.toml brings, as it is imported.
 SERVER_MODULES = (
     "casbin",
+    "cronsim",
     "cryptography",
     "grpc_health",
     "msgspec",
     "prometheus_client",
     "setproctitle",
+    "tzdata",
     "uuid_utils",
     "uvloop",
     "zstandard",

@@ -67,6 +67,9 @@ def _faults(root: yaml.Node, parsed: Any) -> Iterator[Fault]:
     yield from faults_of(root, parsed, ServerConfig)
     if isinstance(parsed, dict) and isinstance(jobs := parsed.get("jobs", {}), dict):
         yield from faults_of(_find(root, ("jobs",))[1], jobs, _JobsConfig, "jobs")
+        if "state_dir" in jobs:
+            key, _ = _find(root, ("jobs", "state_dir"))
+            yield Fault(key, "jobs: state_dir is no setting of jobs: it stands on its own")
 
 
 def _bad_addresses(root: yaml.Node, config: ServerConfig) -> Iterator[Fault]:

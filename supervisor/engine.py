@@ -115,6 +115,9 @@ class Engine(Protocol):
         Raises ValueError for a piece that leaves a gap, LookupError for a job that takes none.
         """
 
+    def stored_input(self, job: Job) -> int:
+        """How many bytes are kept on disk of what the job has been sent."""
+
     def resize(self, job: Job, rows: int, columns: int) -> None:
         """Set the size of the job's terminal. Raises LookupError where it has none."""
 

@@ -90,7 +90,7 @@ class Supervisor:
         self._engine = engine
         self.jobs = LiveJobs(loop, engine, self.turn, self._finish_if_stopped)
         self.starts = Starts(engine, self.jobs, self.turn)
-        self._quotas = quotas_over(self.jobs, journal, self.turn, loop.time)
+        self._quotas = quotas_over(self.jobs, journal, self.turn, engine, loop.time)
         self.pending = Pending(
             loop,
             config.queues,

@@ -2,14 +2,18 @@
 
 from collections.abc import Callable
 
-from jobworker.supervisor.job import State
+from jobworker.supervisor.engine import Engine
+from jobworker.supervisor.job import Input, State
 from jobworker.supervisor.journal.journal import Journal
+from jobworker.supervisor.live.live_job import LiveJob
 from jobworker.supervisor.live.live_jobs import LiveJobs
 from jobworker.supervisor.live.turn import Turn
 from jobworker.supervisor.quotas import WINDOW_SECONDS, Counts, Quotas, Subject, subjects_of
 
 
-def quotas_over(jobs: LiveJobs, journal: Journal, turn: Turn, clock: Callable[[], float]) -> Quotas:
+def quotas_over(
+    jobs: LiveJobs, journal: Journal, turn: Turn, engine: Engine, clock: Callable[[], float]
+) -> Quotas:
     """Quotas that count these, and the starts that the journal has of the last minute."""
 
     def output_bytes(subject: Subject) -> int:
@@ -20,10 +24,15 @@ def quotas_over(jobs: LiveJobs, journal: Journal, turn: Turn, clock: Callable[[]
             for live in jobs.of(subject)
             if live.job.state is not State.ENDED or not live.job.output_complete
         )
-        return journal.kept_output.of(subject) + sum(unfinished)
+        stored = (engine.stored_input(live.job) for live in jobs.of(subject) if _stores(live))
+        return journal.kept_output.of(subject) + sum(unfinished) + sum(stored)
 
     quotas = Quotas(Counts(jobs.running, output_bytes), clock)
     for seconds_ago, request in journal.started_within(WINDOW_SECONDS):
         for subject in subjects_of(request):
             quotas.started(subject, seconds_ago)
     return quotas
+
+
+def _stores(live: LiveJob) -> bool:
+    return live.job.request.input is Input.STORED

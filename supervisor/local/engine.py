@@ -73,14 +73,15 @@ class LocalEngine:
         self._by_pid: dict[int, LocalJob] = {}
         self._placement = Placement(config, cgroups)
         self._pump = Pump(loop)
-        self._streams = Streams(loop, keeper, self._pump)
+        space = FreeSpace(self._output, config.min_free)
+        self._streams = Streams(loop, keeper, self._pump, space)
         self._stops = Stops(loop, lambda local: self._reports.stopped(local.job))
         self._pauses = Pauses(loop, lambda local: self._reports.paused(local.job))
         self._ports = Ports()
         self._capture = Capture(
             loop,
             self._pump,
-            FreeSpace(self._output, config.min_free),
+            space,
             Limbo.left_by(keeper.limbo),
             grew=lambda local: self._reports.grew(local.job),
             complete=self._pipes_ended,
@@ -314,6 +315,11 @@ class LocalEngine:
         if local is None or local.intake is None:
             raise LookupError
         local.intake.take(piece, answer)
+
+    def stored_input(self, job: Job) -> int:
+        """As in Engine."""
+        local = self._jobs.get(job.id)
+        return local.intake.stored_bytes if local and local.intake else 0
 
     def resize(self, job: Job, rows: int, columns: int) -> None:
         """As in Engine."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 from collections import deque
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 
 from jobworker.supervisor.engine import InputAnswer
 from jobworker.supervisor.errors import Exhausted, SupervisorError, words
+from jobworker.supervisor.host.disk_space import FreeSpace
 from jobworker.supervisor.job import InputPiece, Received
 from jobworker.supervisor.local.inbox import Inbox
 from jobworker.supervisor.local.terminal import end_mark
@@ -36,8 +38,8 @@ class Intake:
 
     `spent` is called once when the job is to find the end of its input, or takes no
     more: then the descriptor has been closed here, and is to be elsewhere.
-    Input is `stored` where no room is made for it by the job's reading. A terminal is
-    told the end by a character.
+    Where no room is made for it by the job's reading, input is stored in what there is of
+    the `store`. A terminal is told the end by a character.
     """
 
     def __init__(
@@ -46,14 +48,14 @@ class Intake:
         sink: int,
         inbox: Inbox,
         *,
-        stored: bool,
+        store: FreeSpace | None,
         on_terminal: bool,
         spent: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._sink = sink
         self._inbox = inbox
-        self._stored = stored
+        self._store = store
         self._on_terminal = on_terminal
         self._spent = spent
         self._waiting: deque[_Waiting] = deque()
@@ -98,9 +100,21 @@ class Intake:
         return self._sink < 0 or self._inbox.complete
 
     def _has_room(self) -> bool:
-        return self._stored or self._inbox.received - self._inbox.handed_on <= _AHEAD_BYTES
+        return (
+            self._store is not None or self._inbox.received - self._inbox.handed_on <= _AHEAD_BYTES
+        )
+
+    @property
+    def stored_bytes(self) -> int:
+        """How much of the disk what has been received takes."""
+        return 0 if self._store is None else self._inbox.received
 
     def _receive(self, piece: InputPiece) -> None:
+        if self._store is not None:
+            # Some is left for what must go on when somebody has filled the disk.
+            if self._store.left() < len(piece.data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._store.take(len(piece.data))
         offset = self._inbox.received if piece.offset is None else piece.offset
         received = self._inbox.put(offset, piece.data)
         if piece.end and received == offset + len(piece.data):
@@ -131,7 +145,7 @@ class Intake:
             # It has closed its stdin, or all that could read it have ended.
             self._close()
             left = False
-        if not self._stored:
+        if self._store is None:
             with contextlib.suppress(OSError):
                 self._inbox.forget_handed_on()
         if not left and self._sink >= 0 and self._inbox.complete:

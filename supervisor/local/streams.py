@@ -5,6 +5,7 @@ import os
 import stat
 from functools import partial
 
+from jobworker.supervisor.host.disk_space import FreeSpace
 from jobworker.supervisor.job import Input, Request, State
 from jobworker.supervisor.keeper import packets
 from jobworker.supervisor.local.inbox import Inbox
@@ -36,8 +37,12 @@ def is_stored(request: Request) -> bool:
 class Streams:
     """Connects jobs to what they read, and their terminals to what is recorded."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, keeper: KeeperLink, pump: Pump) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, keeper: KeeperLink, pump: Pump, store: FreeSpace
+    ) -> None:
+        """The `store` is what stored input may take of the disk."""
         self._loop = loop
+        self._store = store
         self._keeper = keeper
         self._pump = pump
 
@@ -65,7 +70,7 @@ class Streams:
             self._loop,
             sink,
             Inbox(inbox),
-            stored=is_stored(request),
+            store=self._store if is_stored(request) else None,
             on_terminal=bool(request.terminal.rows),
             spent=partial(self._input_ended, local),
         )

@@ -36,6 +36,8 @@ FAULTS = {
         "6:18",
         "jobs.grace_seconds: must be a number, not a text",
     ),
+    # It was not looked at.
+    "jobs: {state_dir: /srv}": ("4:8", "jobs: state_dir is no setting of jobs"),
     "jobs: {grace_seconds: 0}": ("4:7", "jobs: grace_seconds must be between 0 and 86400 seconds"),
     "jobs:\n  limits:\n    most: {cpu: 1}": ("6:12", "jobs.limits.most has no setting 'cpu'; did"),
     "jobs: {isolation: {hidden: [/a, 5]}}": ("4:33", "jobs.isolation.hidden[1]: must be a text"),

@@ -29,7 +29,7 @@ while not os.path.exists(gate):
     time.sleep(0.01)
 write(before, before + after)
 """
-BLOCK = 4096
+BLOCK = PAGE = 4096
 
 
 @pytest.fixture
@@ -82,7 +82,11 @@ def test_a_loss_is_as_long_as_it_was_through_deaths(small_disk: Path, tmp_path: 
             site.signal_supervisor()
         (small_disk / "ballast").unlink()
         assert job.wait().exit_code == 0
-        assert [type(piece) for piece in job.output()][:2] == [Chunk, Gap]
+        pieces = list(job.output())
+        lost = next(number for number, piece in enumerate(pieces) if isinstance(piece, Gap))
+        # The page that the first byte is on may have taken some more.
+        kept = [len(piece.data) for piece in pieces[:lost] if isinstance(piece, Chunk)]
+        assert 1 <= sum(kept) <= PAGE
         assert job.status().output_end == 1 + size
 
 
