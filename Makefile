@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 # How many processes test; `logical` is one for each processor.
 PYTEST_WORKERS ?= logical
 BIN := $(VENV)/bin
-PACKAGES := authz cli client grpc_api policies proto supervisor
+PACKAGES := authz cli client console grpc_api policies proto supervisor
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test coverage bench chaos guest venv lint types pytest lock clean

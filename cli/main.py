@@ -37,6 +37,7 @@ _COMMANDS = {
     "schedule": ("schedules.schedule", "schedule"),
     "config": ("setup.config", "config"),
     "enroll": ("setup.enroll", "enroll"),
+    "cert": ("setup.cert", "cert"),
     "whoami": ("commands.whoami", "whoami"),
     "can-i": ("commands.can_i", "can_i"),
     "serve": ("host.serve", "serve"),

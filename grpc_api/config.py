@@ -196,6 +196,21 @@ class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return _host_and_port("metrics.listen", self.listen) if self.listen else None
 
 
+class ConsoleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where web pages are served, HOST:PORT or [IPV6]:PORT; nowhere if that is empty.
+
+    `hosts` are names by which browsers come to it beside those of the server's
+    certificate, such as that of a tunnel.
+    """
+
+    listen: str = ""
+    hosts: tuple[str, ...] = ()
+
+    def address(self) -> tuple[str, int] | None:
+        """The host and the port to listen on, None for none. Raises ConfigError."""
+        return _host_and_port("console.listen", self.listen) if self.listen else None
+
+
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All of it. Paths are relative to the file; `listen` is HOST:PORT or [IPV6]:PORT.
 
@@ -214,6 +229,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     audit: AuditConfig = AuditConfig()
     quotas: QuotasConfig = QuotasConfig()
     metrics: MetricsConfig = MetricsConfig()
+    console: ConsoleConfig = ConsoleConfig()
     log: LogConfig = LogConfig()
     jobs: dict[str, Any] = msgspec.field(default_factory=dict)
 

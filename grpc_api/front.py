@@ -8,7 +8,7 @@ import signal
 from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
-from typing import Never
+from typing import TYPE_CHECKING, Never
 
 import grpc
 import msgspec
@@ -18,6 +18,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from jobworker.authz.audit.record import AuditError
 from jobworker.authz.errors import AuthzError
 from jobworker.authz.policy.in_force import PolicyInForce
+from jobworker.console.calls import Calls
 from jobworker.grpc_api.admin.acts import Acts
 from jobworker.grpc_api.admin.desk import Desk, owner_of
 from jobworker.grpc_api.admin.drain import Drain
@@ -25,6 +26,7 @@ from jobworker.grpc_api.check import tls_files
 from jobworker.grpc_api.config import ServerConfig
 from jobworker.grpc_api.edge.admission import EdgeLimits
 from jobworker.grpc_api.edge.edge import Edge
+from jobworker.grpc_api.edge.tls import FOR_BROWSERS
 from jobworker.grpc_api.errors import ApiError
 from jobworker.grpc_api.guard.access import Access
 from jobworker.grpc_api.guard.audit_trail import open_trail
@@ -49,6 +51,9 @@ from jobworker.supervisor import (
     log_environment,
     log_to_stderr,
 )
+
+if TYPE_CHECKING:
+    from jobworker.console.console import Console
 
 log = logging.getLogger(__name__)
 
@@ -123,17 +128,14 @@ async def _serve(config: ServerConfig, line: Line) -> None:
     await health.begin()
     trail = open_trail(config.audit, partial(health.tell_soon, "audit"))
     guard = Guard(edge, access, trail, stall_seconds=config.connections.stall_seconds)
-    sources = (policy_source(policy, guard.review), tls_source(edge, files))
     drain = Drain(config.runtime_directory())
     calls = CallCounter()
     streams = ("grpc.max_concurrent_streams", config.connections.streams)
     server = grpc.aio.server(interceptors=[calls, guard], options=(*_OPTIONS, streams))
-    add_WorkerServiceServicer_to_server(
-        WorkerService(
-            access, config.supervisor(), config.output, config.quotas, lambda: drain.words
-        ),
-        server,
+    service = WorkerService(
+        access, config.supervisor(), config.output, config.quotas, lambda: drain.words
     )
+    add_WorkerServiceServicer_to_server(service, server)
     turns = Turns(policy, config.quotas, trail, revoked=edge.revoked, drained=lambda: drain.words)
     supervisor.judge_turns(turns.judge)
     add_HealthServicer_to_server(health, server)
@@ -147,8 +149,11 @@ async def _serve(config: ServerConfig, line: Line) -> None:
 
         counted = Counted(calls, edge, health, policy, supervisor, trail)
         serve_metrics(counted, *metrics)
+    console = await _console(config, Calls(guard, service, calls), line)
+    edges = [edge, console.edge] if console else [edge]
+    sources = (policy_source(policy, guard.review), tls_source(edges, files))
     # The keeper holds them, too, so that clients can connect while there is no front.
-    line.send(("listening",), edge.listening())
+    line.send(("listening",), sum((one.listening() for one in edges), ()))
     for kept in line.listening:
         kept.close()
     state_dir = Path(config.state_dir)
@@ -163,14 +168,14 @@ async def _serve(config: ServerConfig, line: Line) -> None:
         give_back_freed_memory(),
     )
     desk.close()
-    await edge.close(ARRIVE_SECONDS)
+    await asyncio.gather(*(one.close(ARRIVE_SECONDS) for one in (edge, console) if one))
     await _caught_up(calls, edge.streams)
     # gRPC tells the clients to connect anew (GOAWAY, RFC 9113, 6.8), and so those
     # whose calls end here find the next front.
     stopping = asyncio.ensure_future(server.stop(2 * END_SECONDS))
     await guard.finish(END_SECONDS)
     await stopping
-    await edge.stop(END_SECONDS)
+    await asyncio.gather(*(one.stop(END_SECONDS) for one in (edge, console) if one))
 
 
 async def _work_until_gone(
@@ -210,6 +215,20 @@ def _backend(config: ServerConfig) -> Path:
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     return path
+
+
+async def _console(config: ServerConfig, calls: Calls, line: Line) -> "Console | None":
+    """The web pages, where the settings want them; with an edge of their own, and its counts."""
+    if (address := config.console.address()) is None:
+        return None
+    # Those who do without need not wait for the import.
+    from jobworker.console.console import Console
+
+    backend = config.runtime_directory() / "web.sock"
+    edge = Edge(tls_files(config), backend, _limits(config), FOR_BROWSERS)
+    console = Console(edge, calls, config.console.hosts)
+    await console.start(backend, address, line.listening)
+    return console
 
 
 def _limits(config: ServerConfig) -> EdgeLimits:

@@ -12,6 +12,9 @@ from jobworker.grpc_api.errors import ApiError, ConfigError
 from jobworker.grpc_api.privileges import acting_as
 from jobworker.supervisor import Account, ServiceConfig, StateError, running_config
 
+# Of the settings, that listen on an address of their own.
+_PARTS = ("metrics", "console")
+
 
 class _Address(NamedTuple):
     family: int
@@ -22,7 +25,11 @@ class _Address(NamedTuple):
 def rehearse(config: ServerConfig, front: Account | None) -> Iterator[ConfigError]:
     """Yield why a front could not listen where the settings say, beside what runs there now."""
     held = _held(Path(config.state_dir))
-    wanted = {"listen": config.address(), "metrics.listen": config.metrics.address()}
+    wanted = {
+        "listen": config.address(),
+        "metrics.listen": config.metrics.address(),
+        "console.listen": config.console.address(),
+    }
     for setting, address in wanted.items():
         if address is None:
             continue
@@ -51,7 +58,7 @@ def _held(state_dir: Path) -> set[_Address]:
         return set()
     # Not as a ServerConfig: it may be of another version.
     told = json.loads(front.config) if front else {}
-    texts = [told.get("listen"), told.get("metrics", {}).get("listen")]
+    texts = [told.get("listen"), *(told.get(part, {}).get("listen") for part in _PARTS)]
     found = set()
     for text in filter(None, texts):
         host, _, port = text.rpartition(":")

@@ -73,7 +73,7 @@ def _faults(root: yaml.Node, parsed: Any) -> Iterator[Fault]:
 
 
 def _bad_addresses(root: yaml.Node, config: ServerConfig) -> Iterator[Fault]:
-    for address in (config.address, config.metrics.address):
+    for address in (config.address, config.metrics.address, config.console.address):
         try:
             address()
         except ConfigError as error:

@@ -101,10 +101,18 @@ ALLOWED = {
         grpc_api grpc_api.check grpc_api.edge grpc_api.guard grpc_api.upkeep supervisor
     """,
     "grpc_api.front": """
-        authz authz.audit authz.policy grpc_api grpc_api.admin grpc_api.check grpc_api.edge
-        grpc_api.guard
-        grpc_api.service grpc_api.upkeep proto supervisor
+        authz authz.audit authz.policy console console.console grpc_api grpc_api.admin
+        grpc_api.check grpc_api.edge grpc_api.guard grpc_api.service grpc_api.upkeep proto
+        supervisor
     """,
+    "console": "grpc_api grpc_api.guard grpc_api.service proto supervisor",
+    # They tell of jobs in the words of the command.
+    "console.pages": """
+        cli cli.display client console grpc_api.guard proto supervisor
+    """,
+    "console.live": "client console console.pages grpc_api.guard grpc_api.service proto supervisor",
+    "console.app": "console console.live console.pages grpc_api.guard supervisor",
+    "console.console": "console console.app grpc_api.edge",
     "client": "proto",
     "cli": "client proto",
     "cli.display": "cli client proto",
@@ -127,7 +135,7 @@ CHOOSES_THE_ENGINE = "supervisor.core.process"
 # The files of each room that other places import.
 DOORS = {
     "authz.audit": "files log record",
-    "authz.ca": "authority certificates index requests",
+    "authz.ca": "authority bundle certificates index requests",
     "authz.policy": """
         cases command_pattern csv_form globs in_force job_pattern judge policy rights rules
         statements yaml_writer
@@ -135,6 +143,8 @@ DOORS = {
     "authz.workbench": "diff explanation lint",
     "cli.commands": "new_job",
     "cli.display": "job lines progress rights sink table usage",
+    "console.live": "job jobs",
+    "console.pages": "job jobs me start views",
     "grpc_api.admin": "acts caller desk drain",
     "grpc_api.edge": "admission credentials edge output_connection peers tls",
     "grpc_api.guard": """

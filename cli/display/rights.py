@@ -20,7 +20,7 @@ def rights_text(answer: pb.RightsResponse) -> str:
         rules = "no rule of the policy is about you: you may do nothing"
     else:
         rules = table_text([_HEADS, *map(_cells, answer.rights)], terminal_width())
-    return "\n".join([rules, *map(_allowance_text, answer.allowances)])
+    return "\n".join([rules, *map(allowance_text, answer.allowances)])
 
 
 def _cells(right: pb.Right) -> tuple[str, ...]:
@@ -38,7 +38,8 @@ def _cells(right: pb.Right) -> tuple[str, ...]:
     return tuple(map(printable, cells))
 
 
-def _allowance_text(allowance: pb.Allowance) -> str:
+def allowance_text(allowance: pb.Allowance) -> str:
+    """Return what jobs may have in a tenant, as a line."""
     whose = f"jobs of tenant {allowance.tenant}" if allowance.tenant else "jobs"
     return printable(f"{whose}: {'; '.join(_phrases(allowance))}")
 

@@ -12,6 +12,7 @@ import click
 
 from jobworker.cli.errors import CliError, ExitCode, printable, tell
 from jobworker.cli.options import OutputFormat, output_option, say_json
+from jobworker.cli.passphrase import p12_option
 from jobworker.cli.suggestions import SuggestingGroup
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def init(directory: Path, name: str, key_type: "KeyType", days: int, output: Out
 @_key_type_option
 @_days_option
 @_out_option
+@p12_option
 @output_option
 def issue(
     *,
@@ -102,6 +104,7 @@ def issue(
     key_type: "KeyType",
     days: int,
     out: Path | None,
+    words: str,
     output: OutputFormat,
 ) -> None:
     """Issue a certificate and a private key, for a user (--cn) or a server (--server).
@@ -112,16 +115,22 @@ def issue(
     """
     if (cn is None) == (not hosts):
         raise click.UsageError("give either --cn, for a user, or --server, for a server")
-    if hosts and tenants:
-        raise click.UsageError("--ou is for users; a server has no tenants")
+    if hosts and (tenants or words):
+        raise click.UsageError("--ou and --p12 are for users; a server has no tenants")
     from jobworker.authz.ca.authority import Terms
+    from jobworker.authz.ca.bundle import check_passphrase, write_bundle
 
     terms = Terms(timedelta(days=days), key_type, out)
     with _authority(directory) as authority:
+        if words:
+            check_passphrase(words)
         if cn is not None:
             issued = authority.issue_client(cn, tenants, terms)
         else:
             issued = authority.issue_server(hosts, terms)
+        if words:
+            to = issued.certificate.with_suffix(".p12")
+            write_bundle(issued.certificate, issued.key, authority.certificate, words, to)
     _show_issued(issued, output)
 
 
@@ -247,16 +256,11 @@ def revoke(directory: Path, serial: str | None, cn: str | None, output: OutputFo
     if not revoked:
         tell("it was revoked before")
     elif output == "text":
-        click.echo(_who_knows(directory))
-
-
-def _who_knows(directory: Path) -> str:
-    """Return which servers heed a revocation, and when."""
-    return (
-        f"Servers whose tls.crl is {directory / 'ca.crl'} refuse it within a second; copy that "
-        "file over the tls.crl of every other server, which refuses it from then on; "
-        "those with `crl: null` never do."
-    )
+        click.echo(
+            f"Servers whose tls.crl is {directory / 'ca.crl'} refuse it within a second; copy that "
+            "file over the tls.crl of every other server, which refuses it from then on; "
+            "those with `crl: null` never do."
+        )
 
 
 @ca.command()

@@ -51,7 +51,10 @@ class TlsFiles:
 
 @dataclass(frozen=True)
 class Credentials:
-    """The files' contents, checked on their own and against each other; PEM."""
+    """The files' contents, checked on their own and against each other; PEM.
+
+    `hosts` are the names and addresses that the server's certificate is for.
+    """
 
     certificate: bytes
     key: bytes
@@ -59,6 +62,7 @@ class Credentials:
     revocation_lists: bytes | None
     trust: Trust
     expiries: Mapping[str, datetime]
+    hosts: tuple[str, ...]
 
 
 def read_credentials(files: TlsFiles) -> Credentials:
@@ -89,7 +93,17 @@ def read_credentials(files: TlsFiles) -> Credentials:
         lists = _parse(_revocation_lists, crl, files.crl, "revocation list")
         _check_revocation_lists(lists, authorities, files, now)
     expiries = _expiries(leaf, authorities, lists)
-    return Credentials(certificate, key, ca, crl, trust_in(authorities, lists), expiries)
+    trust = trust_in(authorities, lists)
+    return Credentials(certificate, key, ca, crl, trust, expiries, _hosts(leaf))
+
+
+def _hosts(leaf: x509.Certificate) -> tuple[str, ...]:
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    addresses = map(str, names.get_values_for_type(x509.IPAddress))
+    return *names.get_values_for_type(x509.DNSName), *addresses
 
 
 def _expiries(

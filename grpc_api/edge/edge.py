@@ -30,14 +30,14 @@ from jobworker.grpc_api.edge.connection import (
 from jobworker.grpc_api.edge.credentials import TlsFiles
 from jobworker.grpc_api.edge.crowd_log import CrowdLog
 from jobworker.grpc_api.edge.farewell import farewell
-from jobworker.grpc_api.edge.frames import ClientFrames
+from jobworker.grpc_api.edge.frames import AnyBytes, ClientFrames
 from jobworker.grpc_api.edge.handshake import Handshake
 from jobworker.grpc_api.edge.listener import Listener, listen
 from jobworker.grpc_api.edge.output_connection import OutputConnection
 from jobworker.grpc_api.edge.peers import Guest, Peers
 from jobworker.grpc_api.edge.relay import Relay
 from jobworker.grpc_api.edge.session import TlsSession
-from jobworker.grpc_api.edge.tls import OUTPUT, load_server_tls
+from jobworker.grpc_api.edge.tls import FOR_CLIENTS, HTTP2, OUTPUT, load_server_tls
 from jobworker.grpc_api.errors import BackendUnavailable, HandshakeRefused, TurnedAway
 
 _log = logging.getLogger(__name__)
@@ -52,14 +52,21 @@ _READ_BYTES = 256 * 1024
 class Edge:
     """Serves TLS on any number of addresses, in the event loop it is started in.
 
-    `backend` is the unix socket gRPC listens on. Everything here belongs to
-    that one loop: no method may be called from another thread.
+    `backend` is the unix socket that gRPC, or who else speaks one of the
+    `protocols`, listens on. Everything here belongs to that one loop: no method
+    may be called from another thread.
     """
 
     # Serves output connections, up to and with their last frame.
     _serve_output: ServeOutput | None = None
 
-    def __init__(self, files: TlsFiles, backend: Path, limits: EdgeLimits | None = None) -> None:
+    def __init__(
+        self,
+        files: TlsFiles,
+        backend: Path,
+        limits: EdgeLimits | None = None,
+        protocols: tuple[str, ...] = FOR_CLIENTS,
+    ) -> None:
         """Read the files.
 
         Raises:
@@ -68,7 +75,8 @@ class Edge:
         self._files = files
         self._backend = backend
         self._limits = limits or EdgeLimits()
-        self._tls = load_server_tls(files)
+        self._protocols = protocols
+        self._tls = load_server_tls(files, protocols)
         # Set at each reload; who has seen that clears it.
         self.reloaded = asyncio.Event()
         self._peers = Peers()
@@ -184,7 +192,7 @@ class Edge:
         Raises:
             TlsError: The files cannot be served with, and nothing has changed.
         """
-        formerly, self._tls = self._tls, load_server_tls(self._files)
+        formerly, self._tls = self._tls, load_server_tls(self._files, self._protocols)
         self.reloaded.set()
         ended = 0
         for live in self._open():
@@ -197,6 +205,11 @@ class Edge:
     def revoked(self, serial: str) -> bool:
         """Whether a certificate of this serial number (hex) was taken back."""
         return self._tls.trust.revokes_serial(serial)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names and addresses that the certificate served with is for."""
+        return self._tls.hosts
 
     @property
     def expiries(self) -> Mapping[str, datetime]:
@@ -248,7 +261,7 @@ class Edge:
 
     async def _serve(self, accepted: socket.socket, address: str) -> None:
         """One connection, from its first byte to its last."""
-        session = TlsSession(self._tls.context)
+        session = TlsSession(self._tls.context, self._protocols)
         handshake = Handshake(session, self._buffer)
         transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
             lambda: handshake, accepted
@@ -322,13 +335,16 @@ class Edge:
     async def _relay(
         self, session: TlsSession, transport: asyncio.Transport, guest: Guest, address: str
     ) -> AsyncIterator[Relay]:
-        """Have gRPC serve the client."""
+        """Have gRPC, or who else listens there, serve the client."""
         name = self._peers.register(guest, address)
+        frames: ClientFrames | AnyBytes = AnyBytes()
+        if session.protocol == HTTP2:
+            frames = ClientFrames(self._limits.header_bytes, self._limits.idle_frames)
         relay = Relay(
             session,
             transport,
             self._buffer,
-            ClientFrames(self._limits.header_bytes, self._limits.idle_frames),
+            frames,
             name,
             give_up_name=partial(self._peers.forget, name),
             answered=partial(self._arrived, _this_task()),
@@ -338,6 +354,9 @@ class Edge:
             if self._closing is not None:
                 relay.frames.close()
             await relay.start(connect(self._backend, name))
+            if session.protocol != HTTP2:
+                # Who serves it says nothing before it is asked.
+                self._arrived(_this_task())
             yield relay
         finally:
             relay.release()

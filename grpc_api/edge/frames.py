@@ -17,6 +17,19 @@ _DATA, _HEADERS, _SETTINGS, _PING, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 4, 6, 8
 _END_STREAM = _ACK = 1
 
 
+class AnyBytes:
+    """In the place of ClientFrames where HTTP/2 is not spoken: reads nothing along."""
+
+    streams = 0
+
+    def close(self) -> None:
+        """Who serves them tells what is open from what is new."""
+
+    def take(self, data: bytes) -> bytes:
+        """All of it."""
+        return data
+
+
 class ClientFrames:
     """One connection's frames from client to server.
 

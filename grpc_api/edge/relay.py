@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from jobworker.grpc_api.edge.frames import ClientFrames
+from jobworker.grpc_api.edge.frames import AnyBytes, ClientFrames
 from jobworker.grpc_api.edge.session import TlsSession
 from jobworker.grpc_api.errors import Http2Abuse
 
@@ -28,7 +28,7 @@ class Relay:
         session: TlsSession,
         client: asyncio.Transport,
         buffer: memoryview,
-        frames: ClientFrames,
+        frames: ClientFrames | AnyBytes,
         name: str,
         give_up_name: Callable[[], None],
         answered: Callable[[], None],

@@ -8,12 +8,16 @@ that is to be cut off (its issue 471).
 import ssl
 from collections.abc import Iterator
 
-from jobworker.grpc_api.edge.tls import HTTP2, OUTPUT, SUITE
+from jobworker.grpc_api.edge.tls import FOR_CLIENTS, HTTP1, HTTP2, SUITE
 from jobworker.grpc_api.errors import HandshakeRefused
 
 # RFC 8446, 5.1: no record carries more.
 _RECORD_BYTES = 16_384
 
+_NO_PROTOCOL = {
+    HTTP1: f"it does not offer HTTP/1.1 (ALPN {HTTP1}), which browsers speak here",
+    HTTP2: f"it does not offer HTTP/2 (ALPN {HTTP2}), which gRPC needs",
+}
 # OpenSSL's reasons that a person would not understand, or not at once.
 _REASONS = {
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it showed no certificate",
@@ -36,7 +40,9 @@ class TlsSession:
     sent to it.
     """
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ssl.SSLContext, protocols: tuple[str, ...] = FOR_CLIENTS) -> None:
+        """`protocols` are those of the context, of which the last is what most speak."""
+        self._protocols = protocols
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
@@ -74,12 +80,12 @@ class TlsSession:
         suite = cipher[0] if cipher else "none"
         if self._tls.version() != "TLSv1.3" or suite != SUITE:
             raise HandshakeRefused(f"the suite agreed on is {self._tls.version()} {suite}")
-        if self.protocol not in (HTTP2, OUTPUT):
-            raise HandshakeRefused(f"it does not offer HTTP/2 (ALPN {HTTP2}), which gRPC needs")
+        if self.protocol not in self._protocols:
+            raise HandshakeRefused(_NO_PROTOCOL[self._protocols[-1]])
 
     @property
     def protocol(self) -> str | None:
-        """What the handshake agreed to speak: HTTP2, OUTPUT or, if nothing, None."""
+        """What the handshake agreed to speak: one of the protocols or, if nothing, None."""
         return self._tls.selected_alpn_protocol()
 
     def certificate(self) -> bytes:

@@ -29,6 +29,11 @@ _OTHER_GROUP = "secp521r1"
 # in workerservice.proto.
 HTTP2 = "h2"
 OUTPUT = "jobworker-output/1"
+# What browsers speak to the console.
+HTTP1 = "http/1.1"
+# A port speaks the one or the other: no request to one is to be taken for one to another.
+FOR_CLIENTS = (OUTPUT, HTTP2)
+FOR_BROWSERS = (HTTP1,)
 
 # config(5ssl), "SSL Configuration": system_default is applied to every context
 # the process makes.
@@ -58,6 +63,7 @@ class ServerTls:
     context: ssl.SSLContext
     trust: Trust
     expiries: Mapping[str, datetime]
+    hosts: tuple[str, ...] = ()
 
 
 def write_openssl_config(directory: Path) -> Path:
@@ -79,8 +85,8 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     return load_server_tls(files).context
 
 
-def load_server_tls(files: TlsFiles) -> ServerTls:
-    """Read the files and make of them what connections are accepted with.
+def load_server_tls(files: TlsFiles, protocols: tuple[str, ...] = FOR_CLIENTS) -> ServerTls:
+    """Read the files and make of them what connections of these protocols are accepted with.
 
     Raises:
         TlsError: A file is missing, unreadable, malformed, expired, or does not
@@ -90,7 +96,7 @@ def load_server_tls(files: TlsFiles) -> ServerTls:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
-    context.set_alpn_protocols([OUTPUT, HTTP2])
+    context.set_alpn_protocols(list(protocols))
     # No resumption: a session ticket would outlive the certificate's revocation
     # and spare the next handshake its check. Without tickets there is no early
     # data (0-RTT) either.
@@ -99,7 +105,7 @@ def load_server_tls(files: TlsFiles) -> ServerTls:
     _load(context, credentials, files)
     _check_suites(context)
     _check_groups(context)
-    return ServerTls(context, credentials.trust, credentials.expiries)
+    return ServerTls(context, credentials.trust, credentials.expiries, credentials.hosts)
 
 
 def _load(context: ssl.SSLContext, credentials: Credentials, files: TlsFiles) -> None:

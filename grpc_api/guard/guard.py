@@ -208,7 +208,6 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
     ) -> AsyncIterator[None]:
         """Serve within the block, if the caller may. Raises Refusal, also later: see `review`."""
         async with self.authorized(method, request, self._authenticate(context)) as call:
-            _current.set(call)
             if call.job is not None and call.job_id != request.jobID:
                 # Who asks again is to ask about the same one.
                 await context.send_initial_metadata(((JOB_ID_KEY, call.job_id),))
@@ -217,6 +216,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
     @asynccontextmanager
     async def authorized(self, method: str, request: Any, caller: Caller) -> AsyncIterator[Call]:
         """Serve an authenticated caller within the block, if they may call the method.
+
+        `current_call` is theirs there.
 
         Raises Refusal and NoSuchJob; also later, wherever the block waits, when
         a new policy refuses it (see `review`) or the front ends (see `finish`).
@@ -227,6 +228,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
             call = await self._authorize(rule, request, caller)
             check_fields(request)
             served.caller, served.action, served.job = caller, rule.action, call.job
+            _current.set(call)
             yield call
 
     async def _authorize(self, rule: MethodRule, request: Any, caller: Caller) -> Call:
@@ -248,14 +250,18 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         return Call(caller, verdict.job, verdict.job_id, record, ended)
 
     def _authenticate(self, context: _Context) -> Caller:
-        peer = context.peer()
-        try:
-            identity = self._clients.identity_of(peer)
-        except (IdentityError, TurnedAway) as error:
-            raise unknown_client(error) from error
-        if identity is None:
-            raise _unauthenticated("the connection did not come through the TLS edge")
-        return Caller(identity, self._clients.address_of(peer))
+        return caller_behind(self._clients, context.peer())
+
+
+def caller_behind(clients: Clients, peer: str) -> Caller:
+    """Who is behind a peer name of the edge's. Raises Refusal where that is nobody."""
+    try:
+        identity = clients.identity_of(peer)
+    except (IdentityError, TurnedAway) as error:
+        raise unknown_client(error) from error
+    if identity is None:
+        raise _unauthenticated("the connection did not come through the TLS edge")
+    return Caller(identity, clients.address_of(peer))
 
 
 @asynccontextmanager

@@ -68,12 +68,12 @@ def policy_source(policy: PolicyInForce, review: Callable[[], None]) -> Source:
     return Source("policy", policy_files(policy.path), read)
 
 
-def tls_source(edge: Edge, files: TlsFiles) -> Source:
-    """Reload the edge's files, which ends the connections they no longer allow."""
+def tls_source(edges: Sequence[Edge], files: TlsFiles) -> Source:
+    """Reload the edges' files, which ends the connections they no longer allow."""
 
     async def read() -> str | None:
         try:
-            ended = edge.reload()
+            ended = sum(edge.reload() for edge in edges)
         except TlsError as error:
             log.error("certificates and revocation lists stay as they were: %s", error)
             return str(error)

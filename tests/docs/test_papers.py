@@ -13,7 +13,18 @@ from tests.support.arrows import rooms
 ROOT = Path(__file__).parents[2]
 PAPERS = sorted([*ROOT.glob("*.md"), *ROOT.glob("deploy/*.md"), *ROOT.glob("docs/**/*.md")])
 DECISIONS = sorted(ROOT.glob("docs/decisions/0*.md"))
-TOP = ("authz", "cli", "client", "deploy", "docs", "grpc_api", "proto", "supervisor", "tests")
+TOP = (
+    "authz",
+    "cli",
+    "client",
+    "console",
+    "deploy",
+    "docs",
+    "grpc_api",
+    "proto",
+    "supervisor",
+    "tests",
+)
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 GLOSSARY = (ROOT / "docs/glossary.md").read_text()
 _PATH = re.compile(rf"`((?:{'|'.join(TOP)})/[\w./-]+)`")

@@ -109,7 +109,8 @@ def running_server(
     """Run a server with its files in `directory`, until the block ends.
 
     `users` are (name, tenant) pairs, each with a certificate; `policy` is the
-    text of a YAML policy; `settings` are more lines of the server's settings.
+    text of a YAML policy; `settings` are more lines of the server's settings, in which
+    {host} stands for its address.
     When the block ends so does the server, and nothing it started may be left.
     """
     host = own_address()
@@ -130,7 +131,7 @@ def configure(directory: Path, host: str, policy: str, settings: str) -> Authori
     (directory / "server.yaml").write_text(
         f"state_dir: state\nlisten: {host}:{PORT}\npolicy: policy.yaml\ntls:\n"
         f"  certificate: {own.certificate}\n  key: {own.key}\n  ca: {authority.certificate}\n"
-        + settings
+        + settings.replace("{host}", host)
         + ("" if os.geteuid() or re.search("^jobs:", settings, re.MULTILINE) else JOBS_AS_ROOT)
     )
     return authority

@@ -1,0 +1,114 @@
+"""One job as it changes: what there is to say of it, and its output as it comes."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
+from operator import ne
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from jobworker.client.messages import read_job
+from jobworker.console.pages.job import SHOWN_BYTES, STREAMS
+from jobworker.console.pages.views import facts, mood
+from jobworker.console.site import Site
+from jobworker.console.streams import BEAT, BEAT_SECONDS, Events, event
+from jobworker.console.text import PlainText
+from jobworker.grpc_api.guard.audit_trail import Caller
+from jobworker.grpc_api.service.messages import status_message
+from jobworker.proto import workerservice_pb2 as pb
+from jobworker.supervisor import JobSnapshot
+
+# Who is further behind is shown the end of what there is: nobody reads more than that.
+_MOST_BEHIND = 512 * 1024
+# Between two events, so that a flood of lines becomes a few of them.
+_GAP_SECONDS = 0.1
+
+
+async def job(site: Site, request: Request, caller: Caller) -> Response:
+    """Events of one job: status, output and, when no more will come, end.
+
+    `from` is the offset of the output to begin at, empty for none of it. A browser that
+    connects anew says with Last-Event-ID how far it came.
+    """
+    job_id = request.path_params["job"]
+    begin = request.headers.get("last-event-id") or request.query_params.get("from", "")
+    offset = int(begin) if begin.isdecimal() and len(begin) < 19 else None
+
+    @asynccontextmanager
+    async def opening() -> AsyncIterator[AsyncIterator[bytes]]:
+        async with AsyncExitStack() as stack:
+            stack.enter_context(site.streams.one(caller))
+            asked = pb.WaitRequest(jobID=job_id)
+            call = await stack.enter_async_context(site.calls.within("Wait", asked, caller))
+            if offset is not None:
+                output = pb.GetOutputRequest(jobID=call.job_id)
+                await stack.enter_async_context(site.calls.within("GetOutput", output, caller))
+            watching = _Watching(site, call.job_id, offset)
+            yield await stack.enter_async_context(aclosing(watching.events()))
+
+    return Events(opening())
+
+
+class _Watching:
+    """One reader of one job."""
+
+    def __init__(self, site: Site, job_id: str, offset: int | None) -> None:
+        """Without an offset nothing of the output is told."""
+        self._site = site
+        self._id = job_id
+        self._offset = offset
+        self._told: dict[str, str] = {}
+        self._plain = {stream: PlainText() for stream in STREAMS}
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """As they come. Raises NoSuchJob once the job is removed."""
+        async with self._site.calls.access.supervisor.watch(self._id) as watched:
+            job = await watched.until(lambda _: True)
+            while True:
+                for piece in self._status(job):
+                    yield piece
+                async for piece in self._output(job):
+                    yield piece
+                if job.ended and (job.output_complete or self._offset is None):
+                    yield event("end", {})
+                    return
+                if not await self._site.streams.pause(_GAP_SECONDS):
+                    return
+                try:
+                    async with asyncio.timeout(BEAT_SECONDS):
+                        job = await watched.until(partial(ne, job))
+                except TimeoutError:
+                    yield BEAT
+
+    def _status(self, job: JobSnapshot) -> list[bytes]:
+        message = status_message(job)
+        message.ClearField("usage")
+        told = facts(message)
+        if told == self._told:
+            return []
+        self._told = told
+        return [event("status", {"facts": told, "mood": mood(read_job(message))})]
+
+    async def _output(self, job: JobSnapshot) -> AsyncIterator[bytes]:
+        if self._offset is None or job.output_end <= self._offset:
+            return
+        asked = pb.GetOutputRequest(
+            jobID=self._id, raw=True, noFollow=True, streams=True, offset=self._offset
+        )
+        if skips := job.output_end - self._offset > _MOST_BEHIND:
+            asked.ClearField("offset")
+            asked.tailBytes = SHOWN_BYTES
+        pieces: list[tuple[str, str]] = []
+        async with aclosing(self._site.calls.pieces(asked)) as messages:
+            async for message in messages:
+                if skips or message.gapBytes:
+                    pieces.append(("gap", ""))
+                    skips = False
+                self._offset = message.offset + (message.gapBytes or len(message.data))
+                if plain := self._plain.get(message.stream):
+                    text = plain.take(message.data)
+                    pieces.append((STREAMS[message.stream], text))
+        if pieces:
+            yield event("output", pieces, self._offset)

@@ -1,0 +1,47 @@
+"""A list of jobs as it changes."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from jobworker.console.pages.jobs import Wanted
+from jobworker.console.pages.views import Row, row
+from jobworker.console.site import Site
+from jobworker.console.streams import BEAT, BEAT_SECONDS, Events, event
+from jobworker.grpc_api.guard.audit_trail import Caller
+
+# How often it is looked at.
+LOOK_SECONDS = 1.0
+
+
+async def jobs(site: Site, request: Request, caller: Caller) -> Response:
+    """The rows of the page of that address, and again whenever they are others.
+
+    It is decided, and on record, once; whose jobs are in it the policy is asked each time.
+    """
+    asked = Wanted.of(request).message()
+
+    @asynccontextmanager
+    async def opening() -> AsyncIterator[AsyncIterator[bytes]]:
+        with site.streams.one(caller):
+            async with site.calls.within("List", asked, caller):
+                yield _changes()
+
+    async def _changes() -> AsyncIterator[bytes]:
+        told: list[Row] | None = None
+        quiet = 0.0
+        while True:
+            rows = [row(one) for one in (await site.calls.answer("List", asked)).jobs]
+            if rows != told:
+                told, quiet = rows, 0.0
+                yield event("jobs", rows)
+            elif quiet >= BEAT_SECONDS:
+                quiet = 0.0
+                yield BEAT
+            if not await site.streams.pause(LOOK_SECONDS):
+                return
+            quiet += LOOK_SECONDS
+
+    return Events(opening())

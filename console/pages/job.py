@@ -1,0 +1,170 @@
+"""One job: what there is to say of it, the end of its output, and what may be done to it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from jobworker.cli.display.job import command_text
+from jobworker.client.messages import read_job
+from jobworker.console.errors import invalid_form
+from jobworker.console.pages.views import facts, mood
+from jobworker.console.site import Site, Verbatim
+from jobworker.console.streams import Sent
+from jobworker.console.text import PlainText
+from jobworker.grpc_api.guard.audit_trail import Caller
+from jobworker.proto import workerservice_pb2 as pb
+
+# Of the output, so many lines at its end are shown, and no more bytes than these: where a
+# line begins in a gigabyte without one would have to be looked for.
+SHOWN_LINES = 200
+SHOWN_BYTES = 128 * 1024
+STREAMS = {
+    pb.OUTPUT_STREAM_STDOUT: "stdout",
+    pb.OUTPUT_STREAM_STDERR: "stderr",
+}
+
+
+class _Act(NamedTuple):
+    """What a button does: the method and its request, and the right that it takes."""
+
+    method: str
+    request: pb.StopRequest | pb.PauseRequest | pb.ResumeRequest | pb.RemoveRequest
+    action: str
+
+
+_ACTS = {
+    "stop": _Act("Stop", pb.StopRequest(noWait=True), "stop"),
+    "pause": _Act("Pause", pb.PauseRequest(), "signal"),
+    "resume": _Act("Resume", pb.ResumeRequest(), "signal"),
+    "remove": _Act("Remove", pb.RemoveRequest(), "stop"),
+}
+
+
+class Tail(NamedTuple):
+    """The end of an output: pieces of (stream, text), and the offsets it is from and to."""
+
+    pieces: list[tuple[str, Verbatim]]
+    begin: int
+    end: int
+
+
+async def job(site: Site, request: Request, caller: Caller) -> Response:
+    """A job's page."""
+    asked = pb.QueryStatusRequest(jobID=request.path_params["job"])
+    async with site.calls.within("QueryStatus", asked, caller) as call:
+        message = await site.calls.answer("QueryStatus", asked)
+        found = call.job
+        assert found is not None  # noqa: S101 - the guard resolves it for methods about one job
+    judge = site.calls.access.judge_found
+    # Nothing is offered that would be refused.
+    may = {
+        action: judge(caller.identity, action, found).error is None
+        for action in ("output", "signal", "stop")
+    }
+    tail = await tail_of(site, found.id, caller) if may["output"] else None
+    read = read_job(message)
+    return site.page(
+        request,
+        caller,
+        "job.html",
+        id=found.id,
+        title=read.request.name or found.id,
+        command=command_text(read),
+        facts=facts(message),
+        mood=mood(read),
+        over=read.ended and (read.output_complete or tail is None),
+        acts=_offered(read.state, may),
+        tail=tail,
+        live=f"/live/jobs/{found.id}?from={tail.end if tail else ''}",
+    )
+
+
+def _offered(state: str, may: dict[str, bool]) -> list[str]:
+    fitting = {
+        "ended": ["remove"],
+        "paused": ["resume", "stop"],
+        "running": ["pause", "stop"],
+    }.get(state, ["stop"])
+    return [act for act in fitting if may[_ACTS[act].action]]
+
+
+async def tail_of(site: Site, job_id: str, caller: Caller) -> Tail:
+    """The end of a job's output as it is now. Raises Refusal."""
+    asked = pb.GetOutputRequest(
+        jobID=job_id, raw=True, noFollow=True, streams=True, tailBytes=SHOWN_BYTES
+    )
+    streams = {stream: PlainText() for stream in STREAMS}
+    pieces: list[tuple[str, str]] = []
+    begin = end = -1
+    async with site.calls.output(asked, caller) as messages:
+        async for message in messages:
+            if begin < 0:
+                begin = message.offset
+            end = message.offset + (message.gapBytes or len(message.data))
+            if plain := streams.get(message.stream):
+                pieces.append((STREAMS[message.stream], plain.take(message.data)))
+    if begin > 0:
+        pieces = _from_a_line(pieces)
+    return Tail([(stream, Verbatim(text)) for stream, text in _last(pieces)], begin, max(end, 0))
+
+
+def _from_a_line(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What begins in the middle of a line, without that, if there is another."""
+    for place, (stream, text) in enumerate(pieces):
+        _, newline, rest = text.partition("\n")
+        if newline:
+            return [(stream, rest), *pieces[place + 1 :]]
+    return pieces
+
+
+def _last(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The last SHOWN_LINES lines of it."""
+    left = SHOWN_LINES
+    kept: list[tuple[str, str]] = []
+    for stream, text in reversed(pieces):
+        lines = text.splitlines(keepends=True)
+        if text:
+            kept.append((stream, "".join(lines[-left:])))
+        left -= len(lines)
+        if left <= 0:
+            break
+    return kept[::-1]
+
+
+async def act(site: Site, request: Request, caller: Caller) -> Response:
+    """Do to a job what a button says (POST)."""
+    await site.form(request, caller)
+    chosen = _ACTS.get(request.path_params["act"])
+    if chosen is None:
+        raise invalid_form("there is no such button")
+    asked = type(chosen.request)()
+    asked.CopyFrom(chosen.request)  # type: ignore[arg-type]
+    job_id = asked.jobID = request.path_params["job"]
+    await site.calls.call(chosen.method, asked, caller)
+    return RedirectResponse("/jobs" if chosen.method == "Remove" else f"/jobs/{job_id}", 303)
+
+
+async def download(site: Site, request: Request, caller: Caller) -> Response:
+    """A job's output as it is, up to now, as a file."""
+    asked = pb.GetOutputRequest(jobID=request.path_params["job"], raw=True, noFollow=True)
+    words = {name: stream for stream, name in STREAMS.items()}
+    asked.stream = words.get(request.query_params.get("stream", ""), pb.OUTPUT_STREAM_BOTH)
+
+    @asynccontextmanager
+    async def opening() -> AsyncIterator[AsyncIterator[bytes]]:
+        with site.streams.one(caller):
+            async with site.calls.output(asked, caller) as messages:
+                yield (message.data async for message in messages)
+
+    name = f"job-{asked.jobID}".encode("ascii", "replace").decode()
+    safe = "".join(char if char.isalnum() or char in "-." else "_" for char in name)
+    return Sent(
+        opening(),
+        {
+            "content-type": "application/octet-stream",
+            "content-disposition": f'attachment; filename="{safe}.out"',
+        },
+    )

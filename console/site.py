@@ -1,0 +1,94 @@
+"""What every page is made with: who looks, what they may call, and the templates."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, Response
+
+from jobworker.console.calls import Calls
+from jobworker.console.errors import invalid_form
+from jobworker.console.safety import TOKEN, Tokens
+from jobworker.console.streams import Streams
+from jobworker.console.text import visible
+from jobworker.grpc_api.guard.audit_trail import Caller
+from jobworker.grpc_api.guard.guard import Clients, caller_behind, unless_stalled
+
+_MOST_FORM_BYTES = 256 * 1024
+_MOST_FIELDS = 32
+# How long the body of a form may take.
+_FORM_SECONDS = 20.0
+
+
+class Verbatim(str):
+    """A text whose lines and characters are shown as they are; templates escape it, too."""
+
+    __slots__ = ()
+
+
+class Site:
+    """Shared by all pages; belongs to the event loop."""
+
+    def __init__(self, calls: Calls, clients: Clients, streams: Streams) -> None:
+        self.calls = calls
+        self.streams = streams
+        self._clients = clients
+        self._tokens = Tokens()
+        self._templates = Environment(
+            loader=FileSystemLoader(Path(__file__).parent / "pages" / "templates"),
+            autoescape=True,
+            finalize=_shown,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+
+    def caller(self, request: Request) -> Caller:
+        """Who asks. Raises Refusal for a certificate that names nobody, or has too much open."""
+        return caller_behind(self._clients, request.client.host if request.client else "")
+
+    def page(
+        self, request: Request, caller: Caller, template: str, *, status: int = 200, **values: Any
+    ) -> Response:
+        """A page for a user; see the template for its values."""
+        text = self._templates.get_template(template).render(
+            me=caller.identity, token=self._tokens.of(caller), path=request.url.path, **values
+        )
+        response = HTMLResponse(text, status)
+        self._tokens.give(request, response, caller)
+        return response
+
+    def notice(self, title: str, words: str, status: int) -> Response:
+        """A page that says what went wrong, to whomever."""
+        template = self._templates.get_template("notice.html")
+        return HTMLResponse(template.render(me=None, path="", title=title, words=words), status)
+
+    async def form(self, request: Request, caller: Caller) -> Mapping[str, str]:
+        """The fields of a form of ours. Raises Refusal for another's, or what is none."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/x-www-form-urlencoded":
+            raise invalid_form("this is no form: use the page's own")
+        body = bytearray()
+        try:
+            async with unless_stalled(_FORM_SECONDS):
+                async for piece in request.stream():
+                    body += piece
+                    if len(body) > _MOST_FORM_BYTES:
+                        raise invalid_form(f"a form holds at most {_MOST_FORM_BYTES} bytes")
+            pairs = parse_qsl(
+                body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict"
+            )
+        except (ValueError, ClientDisconnect) as error:
+            raise invalid_form("this is no form: use the page's own") from error
+        fields = dict(pairs)
+        self._tokens.check(request, fields.get(TOKEN, ""), caller)
+        return fields
+
+
+def _shown(value: object) -> object:
+    """A value as templates write it: strings are names and commands unless they are Verbatim."""
+    return visible(value) if type(value) is str else value

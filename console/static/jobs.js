@@ -1,0 +1,53 @@
+// The list of jobs, as it changes. All that is shown is set as text, never as HTML.
+"use strict";
+
+(() => {
+  const body = document.querySelector("tbody");
+  const none = document.getElementById("none");
+  const line = document.querySelector("[data-live]");
+
+  function cell(name, text, tag, mood) {
+    const td = document.createElement("td");
+    td.dataset.name = name;
+    if (!tag) {
+      td.textContent = text;
+      return td;
+    }
+    const inner = document.createElement(tag);
+    inner.textContent = text;
+    if (mood) inner.className = "state " + mood;
+    td.append(inner);
+    return td;
+  }
+
+  function row(job) {
+    const tr = document.createElement("tr");
+    const first = document.createElement("td");
+    const link = document.createElement("a");
+    link.href = "/jobs/" + encodeURIComponent(job.id);
+    link.title = job.id;
+    link.textContent = job.short;
+    first.append(link);
+    tr.append(
+      first,
+      cell("Name", job.name),
+      cell("Owner", job.owner),
+      cell("Tenant", job.tenant),
+      cell("Started", job.created),
+      cell("Took", job.took),
+      cell("State", job.state, "span", job.mood),
+      cell("Command", job.command, "code"),
+    );
+    return tr;
+  }
+
+  listen(line, {
+    jobs(rows) {
+      // The keyboard stays where it is.
+      const held = document.activeElement?.closest("tbody a")?.title;
+      body.replaceChildren(...rows.map(row));
+      none.hidden = rows.length > 0;
+      if (held) [...body.querySelectorAll("a")].find((link) => link.title === held)?.focus();
+    },
+  });
+})();
