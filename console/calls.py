@@ -23,7 +23,11 @@ _Pieces = AsyncGenerator[pb.GetOutputResponse, None]
 class Calls:
     """Every decision is the guard's, before any code of a method runs."""
 
-    def __init__(self, guard: Guard, service: WorkerService, counter: CallCounter) -> None:
+    def __init__(
+        self, guard: Guard, access: Access, service: WorkerService, counter: CallCounter
+    ) -> None:
+        """`access` decides on each job of an answer."""
+        self.access = access
         self._guard = guard
         self._service = service
         self._counter = counter
@@ -69,8 +73,3 @@ class Calls:
     def pieces(self, request: pb.GetOutputRequest) -> _Pieces:
         """What GetOutput gives, within the block of `within` that is about it."""
         return cast(_Pieces, self._service.GetOutput(request, _NONE))
-
-    @property
-    def access(self) -> Access:
-        """What decides on each job of an answer."""
-        return self._service.access

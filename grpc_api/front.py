@@ -149,7 +149,7 @@ async def _serve(config: ServerConfig, line: Line) -> None:
 
         counted = Counted(calls, edge, health, policy, supervisor, trail)
         serve_metrics(counted, *metrics)
-    console = await _console(config, Calls(guard, service, calls), line)
+    console = await _console(config, Calls(guard, access, service, calls), line)
     edges = [edge, console.edge] if console else [edge]
     sources = (policy_source(policy, guard.review), tls_source(edges, files))
     # The keeper holds them, too, so that clients can connect while there is no front.

@@ -52,7 +52,7 @@ class WorkerService(WorkerServiceServicer):
         drained: Callable[[], str],
     ) -> None:
         """`drained` says why nothing new is started now, if that is so."""
-        self.access = access
+        self._access = access
         self._orders = StartOrders(config, limits, quotas, drained)
         self._supervisor = access.supervisor
         self._config = config
@@ -72,7 +72,7 @@ class WorkerService(WorkerServiceServicer):
         call, other = current_call(), _job()
         start = start_within(other, call.identity, request.start)
         job_id = await self._supervisor.new_id()
-        verdict = self.access.judge_start(call.identity, start, job_id)
+        verdict = self._access.judge_start(call.identity, start, job_id)
         call.record(verdict)
         if verdict.error is not None:
             raise verdict.error
@@ -168,7 +168,7 @@ class WorkerService(WorkerServiceServicer):
             owner=request.owner,
             tenant=request.tenant,
         )
-        page = await self.access.jobs_of(identity, ("list",), wanted)
+        page = await self._access.jobs_of(identity, ("list",), wanted)
         shown = page[:size]
         token = shown[-1].id if len(page) > size else ""
         return pb.ListResponse(jobs=map(status_message, shown), nextPageToken=token)
@@ -178,12 +178,12 @@ class WorkerService(WorkerServiceServicer):
         return pb.RemoveResponse()
 
     async def Prune(self, request: pb.PruneRequest, context: _Context) -> pb.PruneResponse:
-        return await prune(self.access, current_call(), request)
+        return await prune(self._access, current_call(), request)
 
     async def WouldPrune(
         self, request: pb.PruneRequest, context: _Context
     ) -> pb.WouldPruneResponse:
-        return await would_prune(self.access, current_call(), request)
+        return await would_prune(self._access, current_call(), request)
 
     async def AddSchedule(
         self, request: pb.AddScheduleRequest, context: _Context
@@ -212,10 +212,10 @@ class WorkerService(WorkerServiceServicer):
         )
 
     async def CanI(self, request: pb.CanIRequest, context: _Context) -> pb.CanIResponse:
-        return await can_i(self.access, self._orders, current_call(), request)
+        return await can_i(self._access, self._orders, current_call(), request)
 
     async def Rights(self, request: pb.RightsRequest, context: _Context) -> pb.RightsResponse:
-        return rights(self.access, self._orders, current_call().identity)
+        return rights(self._access, self._orders, current_call().identity)
 
 
 def _job() -> JobSnapshot:
