@@ -17,7 +17,7 @@ _SEQUENCE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
     r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]+[0-~]"
-    r"|\x1b[0-Z\\`-~]"
+    r"|\x1b[0-OQ-WYZ\\`-~]"
 )
 # The same, without its end.
 _BEGINNING = re.compile(
@@ -65,18 +65,14 @@ class PlainText:
     def take(self, data: bytes, *, last: bool = False) -> str:
         """The text of the next bytes; `last` if no others come."""
         text = self._held + self._decoder.decode(data, final=last)
-        text = _SEQUENCE.sub("", text)
-        if not last:
-            cut = _whole(text)
-            text, self._held = text[:cut], text[cut:]
-        else:
-            self._held = ""
-        return text.replace("\r\n", "\n").replace("\r", "\n").translate(_OF_OUTPUT)
+        cut = len(text) if last else _whole(text)
+        text, self._held = text[:cut], text[cut:]
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        return _SEQUENCE.sub("", text).translate(_OF_OUTPUT)
 
 
 def _whole(text: str) -> int:
     """Up to where there is no beginning of something that may come to its end yet."""
-    if text.endswith("\r"):
-        return len(text) - 1
-    beginning = _BEGINNING.search(text, max(0, len(text) - _MOST_SEQUENCE))
-    return beginning.start() if beginning else len(text)
+    if beginning := _BEGINNING.search(text, max(0, len(text) - _MOST_SEQUENCE)):
+        return beginning.start()
+    return len(text) - text.endswith("\r")
