@@ -211,6 +211,8 @@ def told(message: Message) -> dict[str, Any]:
 
 def _value(message: Message, field: Any) -> Any:
     value = getattr(message, field.name)
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return dict(value)
     if field.is_repeated:
         return list(value)
     if field.has_presence and not message.HasField(field.name):

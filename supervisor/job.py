@@ -226,6 +226,17 @@ def is_job_name(text: str) -> bool:
     return _JOB_NAME.fullmatch(text) is not None
 
 
+_LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
+MOST_LABELS = 16
+MOST_LABEL_CHARACTERS = 255
+
+
+def is_label(key: str, value: str) -> bool:
+    """Whether a job may have this label."""
+    fits = len(value) <= MOST_LABEL_CHARACTERS and (not value or value.isprintable())
+    return _LABEL_KEY.fullmatch(key) is not None and fits
+
+
 class Entry(NamedTuple):
     """A job that waits: what decides when its turn is."""
 
@@ -284,7 +295,8 @@ class Request:
     the start_keys.fingerprint of what was asked for under the `request_id`. With
     `login` the user's login shell executes it. `inside` is the job in whose place it
     runs, or empty. `waiting` says where it waits for its turn, and `asker` whose rights
-    are asked for again then. `name` is what people call it, or empty.
+    are asked for again then. `name` is what people call it, or empty, and by its `labels`
+    they find it among others.
     """
 
     id: str
@@ -310,6 +322,7 @@ class Request:
     waiting: Waiting = AT_ONCE
     asker: Asker = NOBODY
     name: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
 
     @property
     def takes_input(self) -> bool:

@@ -83,6 +83,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "workingDirectory": names.map("/".__add__),
     "rawWorkingDirectory": st.binary(max_size=8).map(lambda data: b"/" + data.replace(b"\0", b"")),
     "environment": st.dictionaries(names, names, min_size=1, max_size=3),
+    "StartRequest.labels": st.dictionaries(names, names, min_size=1, max_size=3),
     "rawArguments": st.lists(names.map(lambda name: b"\xff" + name.encode()), min_size=1),
     "memoryBytes": st.integers(2**22, 2**62),
     "openFiles": st.integers(8, 2**20),
@@ -211,7 +212,7 @@ OPTIONS = [
     *("--queue", "narrow", "--priority", "5", "--queue-timeout", "1h"),
     *("--after", "01a21d73-4055-77fa-81f6-8aab15fe950b", "--on", "fail"),
     *("--output-limit", "1M", "--output-overflow", "stop-job", "--output-rate", "2M"),
-    *("--tenant", "team-a", "--name", "nightly", "--request-id", "key"),
+    *("--tenant", "team-a", "--name", "nightly", "--label", "a=b", "--request-id", "key"),
 ]
 
 

@@ -55,6 +55,7 @@ class JobOptions(TypedDict):
     after_outcome: str | None
     tenant: str
     name: str
+    labels: dict[str, str]
     request_id: str
 
 
@@ -119,6 +120,28 @@ def stop_mode_name(mode: str | None) -> str:
     """Return the name in the contract of a choice of --stop-mode."""
     return _STOP_MODES.get(mode or "", "STOP_MODE_UNSPECIFIED")
 
+
+def _pairs(
+    _context: click.Context, option: click.Parameter, given: tuple[str, ...]
+) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE", param=option)
+        labels[key] = value
+    return labels
+
+
+LABEL = click.option(
+    "--label",
+    "-l",
+    "labels",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_pairs,
+    help="Label it, to find it among others: `list --label KEY=VALUE`. More than once for several.",
+)
 
 # The choices of an option -> names in the contract.
 _OVERFLOWS = {
@@ -321,6 +344,7 @@ _NAME = (
         metavar="NAME",
         help="What to call it wherever a JOB goes; none of your jobs that have not ended has it.",
     ),
+    LABEL,
 )
 _KEY = (
     click.option(
@@ -332,7 +356,7 @@ _KEY = (
     ),
 )
 _OPTIONS = (*_PROGRAM, _CWD, *_PLACE, *_AFTER, *_OUTPUT, *_TYPED, *_NAME, *_KEY)
-_OF_A_RUN = (*_PROGRAM, _CWD, *_PLACE, *_OUTPUT)
+_OF_A_RUN = (*_PROGRAM, _CWD, *_PLACE, *_OUTPUT, LABEL)
 _OF_NOBODY = {
     "after": (),
     "after_outcome": None,
@@ -379,6 +403,7 @@ def start_request(job: JobOptions, *, stored: bool = False) -> "pb.StartRequest"
         onDisconnect=getattr(pb, _ON_DISCONNECT[job["on_disconnect"] or "keep"]),
         tenant=job["tenant"],
         name=job["name"],
+        labels=job["labels"],
         queue=_queue(job),
         priority=job["priority"],
         queueTimeoutSeconds=job["queue_timeout"],

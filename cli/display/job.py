@@ -3,10 +3,12 @@
 import json
 import shlex
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING
+
+import click
 
 from jobworker.cli.display.table import table_text
 from jobworker.cli.display.usage import limits_json, limits_text, usage_text
@@ -92,6 +94,7 @@ def job_text(job: JobStatus, now: datetime) -> str:
         "PID": "" if job.ended or not job.pid else str(job.pid),
         "Owner": f"{job.owner} (tenant {job.tenant})" if job.tenant else job.owner,
         "Directory": job.working_directory,
+        "Labels": _labels(job),
         "Within": f"job {job.inside}" if job.inside else "",
         "Started": _when(job.created_at, now),
         "Ended": _when(job.ended_at, now),
@@ -167,26 +170,62 @@ def _when(time: datetime | None, now: datetime) -> str:
     return f"{moment_text(time)} ({span_text(now - time)} ago)"
 
 
-def jobs_text(jobs: Sequence[JobStatus], now: datetime, width: int | None) -> str:
-    """Return jobs as a table, cut at `width` columns if given; ages are as of `now`."""
-    rows = [HEADS, *(job_cells(job, now) for job in jobs)]
-    if not any(job.request.name for job in jobs):
+def jobs_text(
+    jobs: Sequence[JobStatus],
+    now: datetime,
+    width: int | None,
+    columns: Sequence[str] = (),
+    *,
+    coloured: bool = False,
+) -> str:
+    """Return jobs as a table, cut at `width` columns if given; ages are as of `now`.
+
+    The columns are of COLUMNS, by default those that say something.
+    """
+    if not columns:
+        named = any(job.request.name for job in jobs)
         # A column that says nothing takes the room of the commands.
-        rows = [(first, *rest) for first, _, *rest in rows]
-    return table_text(rows, width)
+        columns = [name for name in USUAL if named or name != "name"]
+    cells = [COLUMNS[name] for name in columns]
+    rows = [[name.upper() if name != "id" else "JOB" for name in columns]]
+    rows += [[cell(job, now) for cell in cells] for job in jobs]
+    styles = {columns.index("state"): _state_style} if coloured and "state" in columns else {}
+    return table_text(rows, width, styles)
 
 
-HEADS = ("JOB", "NAME", "OWNER", "TENANT", "AGE", "STATE", "COMMAND")
+def _labels(job: JobStatus) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(job.request.labels.items()))
 
 
-def job_cells(job: JobStatus, now: datetime) -> tuple[str, ...]:
-    """Return the cells of a table of HEADS; ages are as of `now`."""
-    return (
-        short_id(job.id),
-        printable(job.request.name) or "-",
-        job.owner,
-        job.tenant or "-",
-        span_text(now - job.created_at) if job.created_at else "-",
-        outcome_text(job),
-        printable(command_text(job)),
-    )
+def _age(time: datetime | None, now: datetime) -> str:
+    return span_text(now - time) if time else "-"
+
+
+# What a table of jobs may show, by the names of its columns.
+COLUMNS: dict[str, Callable[[JobStatus, datetime], str]] = {
+    "id": lambda job, _: short_id(job.id),
+    "name": lambda job, _: printable(job.request.name) or "-",
+    "owner": lambda job, _: job.owner,
+    "tenant": lambda job, _: job.tenant or "-",
+    "age": lambda job, now: _age(job.created_at, now),
+    "ended": lambda job, now: _age(job.ended_at, now),
+    "state": lambda job, _: outcome_text(job),
+    "code": lambda job, _: "-" if job.exit_code is None else str(job.exit_code),
+    "pid": lambda job, _: str(job.pid or "-"),
+    "user": lambda job, _: job.user,
+    "queue": lambda job, _: job.request.queue or "-",
+    "labels": lambda job, _: printable(_labels(job)) or "-",
+    "output": lambda job, _: str(job.output_bytes),
+    "command": lambda job, _: printable(command_text(job)),
+}
+USUAL = ("id", "name", "owner", "tenant", "age", "state", "command")
+
+
+def _state_style(cell: str) -> str:
+    if cell == "exited with 0":
+        return click.style(cell, fg="green")
+    if cell in ("running", "starting"):
+        return click.style(cell, fg="cyan")
+    if cell in ("pending", "paused", "stopping"):
+        return click.style(cell, fg="yellow")
+    return cell if cell == "STATE" else click.style(cell, fg="red")

@@ -167,6 +167,7 @@ class WorkerService(WorkerServiceServicer):
             running=request.running,
             owner=request.owner,
             tenant=request.tenant,
+            filter=request,
         )
         page = await self._access.jobs_of(identity, ("list",), wanted)
         shown = page[:size]

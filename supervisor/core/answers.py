@@ -90,6 +90,9 @@ class Answers:
                 self._observe(client, seq, asked)
 
     def _list(self, client: Client, seq: int, asked: requests.List) -> None:
+        if asked.filter != requests.ALL:
+            # How jobs are is found out from the record.
+            self._turn.settle_all()
         found = self._journal.page(asked)
         lives = [self._live(job.id) for job in found]
         lived_ns = self._journal.clock.lived_ns(*(job.id for job in found))

@@ -127,6 +127,7 @@ def request_message(request: Request) -> pb.StartRequest:
         after=request.waiting.after,
         afterOutcome=pb.AfterOutcome.Name(request.waiting.outcome),
         name=request.name,
+        labels=request.labels,
     )
 
 

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobworker.proto import ipc_pb2 as ipc
+from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor import job
 from jobworker.supervisor.errors import InvalidRequest
 from jobworker.supervisor.ipc.schedule_messages import (
@@ -35,6 +37,9 @@ ENDING_LENGTH = 4
 _ID_ENDING = re.compile(rf"(?:[0-9a-f-]{{{ENDING_LENGTH},36}})?")
 # One more than a caller of the front's can ask for.
 MAX_PAGE = 1001
+# Of a pattern that names are to fit, and of a part of a command.
+MOST_PATTERN = 128
+MOST_STARS = 4
 # Of a message; more goes in several.
 MAX_INPUT_BYTES = 1024 * 1024
 # The front's names for who attends.
@@ -159,6 +164,24 @@ class Observe(NamedTuple):
     within_ns: int
 
 
+class Filter(NamedTuple):
+    """Which of those jobs: all holds that is given. Times are nanoseconds, 0 for none."""
+
+    states: tuple[int, ...] = ()
+    failed: bool = False
+    reasons: tuple[int, ...] = ()
+    since_ns: int = 0
+    until_ns: int = 0
+    # With * and ? as in glob(7).
+    name: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    label_keys: tuple[str, ...] = ()
+    command: str = ""
+
+
+ALL = Filter()
+
+
 class List(NamedTuple):
     """A page of jobs, newest first; empty filters and 0 hold for all."""
 
@@ -175,6 +198,7 @@ class List(NamedTuple):
     ending: str = ""
     # With one, the job that has not ended comes first.
     name: str = ""
+    filter: Filter = ALL
 
 
 class Owners(NamedTuple):
@@ -297,7 +321,41 @@ def _list(asked: ipc.List) -> List:
         asked.ended_ago_ns,
         asked.ending,
         checked_job_name(asked.name),
+        _filter(asked.filter),
     )
+
+
+def _filter(asked: pb.ListRequest) -> Filter:
+    if len(asked.name) > MOST_PATTERN or asked.name.count("*") > MOST_STARS:
+        problem = f"a pattern has {MOST_PATTERN} characters and {MOST_STARS} * at most"
+        raise InvalidRequest(problem, "name")
+    if len(asked.command) > MOST_PATTERN:
+        raise InvalidRequest(
+            f"a part of a command has {MOST_PATTERN} characters at most", "command"
+        )
+    for field in ("labels", "labelKeys"):
+        if len(getattr(asked, field)) > job.MOST_LABELS:
+            raise InvalidRequest(f"more than {job.MOST_LABELS} labels are asked for", field)
+    for field, kind in (("states", pb.JobState), ("reasons", pb.EndReason)):
+        if unknown := set(getattr(asked, field)) - set(kind.values()):
+            known = ", ".join(kind.keys())
+            raise InvalidRequest(f"{unknown.pop()} is none of {known}", field)
+    return Filter(
+        tuple(asked.states),
+        asked.failed,
+        tuple(asked.reasons),
+        _nanoseconds(asked.since) if asked.HasField("since") else 0,
+        _nanoseconds(asked.until) if asked.HasField("until") else 0,
+        asked.name,
+        tuple(asked.labels.items()),
+        tuple(asked.labelKeys),
+        asked.command,
+    )
+
+
+def _nanoseconds(time: Timestamp) -> int:
+    """A time as the journal has them; no job is older than 1970, or younger than that goes."""
+    return min(max(1, time.ToNanoseconds()), 2**63 - 1)
 
 
 def _admit(asked: ipc.Admit) -> Admit:

@@ -74,6 +74,7 @@ def check_start(order: ipc.Start) -> job.Request:
         waiting=_waiting(asked),
         asker=asker_of(order.asker),
         name=checked_job_name(asked.name),
+        labels=_labels(asked),
     )
 
 
@@ -144,6 +145,20 @@ def _after(asked: pb.StartRequest) -> tuple[tuple[str, ...], job.AfterOutcome]:
     if outcome and not asked.after:
         raise InvalidRequest("a job that comes after none needs no outcome", "afterOutcome")
     return tuple(dict.fromkeys(asked.after)), outcome
+
+
+def _labels(asked: pb.StartRequest) -> dict[str, str]:
+    if len(asked.labels) > job.MOST_LABELS:
+        problem = f"{len(asked.labels)} labels are more than {job.MOST_LABELS}"
+        raise InvalidRequest(problem, "labels")
+    for key, value in asked.labels.items():
+        if not job.is_label(key, value):
+            raise InvalidRequest(
+                f"{key[:64]!r} with {value[:64]!r} is no label: a key is 1 to 63 of A-Z a-z 0-9 "
+                ". _ / -, a letter or digit first, a value 255 characters that can be printed",
+                "labels",
+            )
+    return dict(asked.labels)
 
 
 def asker_of(asked: ipc.Asker) -> job.Asker:

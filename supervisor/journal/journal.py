@@ -193,6 +193,8 @@ class Journal:
                 request.name,
             ),
         )
+        if request.labels:
+            self._pages.label(job.id, request.labels)
         self.clock.created(job.id)
         if job.state is State.ENDED:
             self.clock.ended(job.id)

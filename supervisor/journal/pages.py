@@ -6,15 +6,17 @@ wanted is a matter of the index, not of what is left out afterwards.
 
 import heapq
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from jobworker.supervisor.ipc.requests import ENDING_LENGTH, List
-from jobworker.supervisor.job import State
+from jobworker.supervisor.ipc.requests import ENDING_LENGTH, Filter, List
+from jobworker.supervisor.job import Reason, State
 from jobworker.supervisor.journal.schema import COLUMNS
 
 _Row = tuple[Any, ...]
+# Of a statement, and the values of its marks.
+_Condition = tuple[str, Sequence[str | int]]
 
 # No part of the schema's version: who does not know them goes on all the same. As
 # the table is WITHOUT ROWID, they end with its key, the ID.
@@ -25,6 +27,19 @@ CREATE INDEX IF NOT EXISTS job_owner_live ON job (owner, tenant) WHERE state <> 
 CREATE INDEX IF NOT EXISTS job_ending ON job (owner, tenant, substr(id, -4));
 CREATE INDEX IF NOT EXISTS job_name ON job (owner, tenant, name, state <> 4) WHERE name <> '';
 """
+# Of which jobs have which labels. An older job-worker has no use for it.
+_LABELS = """
+CREATE TABLE IF NOT EXISTS job_label (
+    id    TEXT NOT NULL,
+    key   TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (id, key)
+) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS job_label_forget AFTER DELETE ON job
+BEGIN DELETE FROM job_label WHERE id = old.id; END;
+"""
+_LABEL = "EXISTS (SELECT 1 FROM job_label WHERE job_label.id = job.id"
+_FAILED = f"state = {State.ENDED:d} AND NOT (reason = {Reason.EXITED:d} AND exit_status = 0)"
 _ENDED_BY = (
     "state = 4 AND output_complete AND "
     "(SELECT ended_ns FROM job_clock WHERE job_clock.id = job.id) <= ?"
@@ -41,7 +56,12 @@ class Pages:
         """Make what it takes to find an owner's jobs; `now_ns` is the time by JobClock."""
         self._database = database
         self._now_ns = now_ns
-        database.executescript(_INDEXES)
+        database.executescript(_INDEXES + _LABELS)
+
+    def label(self, job_id: str, labels: Mapping[str, str]) -> None:
+        """Have a new job found by its labels, within the transaction that is open."""
+        rows = [(job_id, key, value) for key, value in labels.items()]
+        self._database.executemany("INSERT INTO job_label VALUES (?, ?, ?)", rows)
 
     def owners(self) -> list[tuple[str, str]]:
         """Every owner with every tenant they have jobs for; the work is the same for each."""
@@ -77,25 +97,9 @@ class Pages:
         if asked.before:
             where.append("id < ?")
             values.append(asked.before)
-        if asked.running:
-            where.append("state <> 4")
-        if asked.ended_by_ns:
-            where.append("state = 4 AND output_complete AND ended_ns <= ?")
-            values.append(asked.ended_by_ns)
-        if asked.ended_ago_ns:
-            where.append(_ENDED_BY)
-            values.append(self._now_ns() - asked.ended_ago_ns)
-        for column, value in (("owner", asked.owner), ("tenant", asked.tenant)):
-            if value:
-                where.append(f"{column} = ?")
-                values.append(value)
-        if asked.ending:
-            # The first of them as the index has it.
-            where.append("substr(id, -4) = ? AND substr(id, ?) = ?")
-            values += [asked.ending[-ENDING_LENGTH:], -len(asked.ending), asked.ending]
-        if asked.name:
-            where.append("name <> '' AND name = ?")
-            values.append(asked.name)
+        for condition, given in self._conditions(asked):
+            where.append(condition)
+            values += given
         if pair:
             where.append("owner = ? AND tenant = ?")
             values += pair
@@ -104,6 +108,51 @@ class Pages:
         # Nothing in it but our own text.
         statement = f"SELECT {COLUMNS} FROM job {clause}"  # noqa: S608
         return self._database.execute(statement, [*values, asked.limit])
+
+    def _conditions(self, asked: List) -> Iterator[_Condition]:
+        if asked.running:
+            yield "state <> 4", ()
+        if asked.ended_by_ns:
+            yield "state = 4 AND output_complete AND ended_ns <= ?", (asked.ended_by_ns,)
+        if asked.ended_ago_ns:
+            yield _ENDED_BY, (self._now_ns() - asked.ended_ago_ns,)
+        for column, value in (("owner", asked.owner), ("tenant", asked.tenant)):
+            if value:
+                yield f"{column} = ?", (value,)
+        if asked.ending:
+            # The first of them as the index has it.
+            parts = (asked.ending[-ENDING_LENGTH:], -len(asked.ending), asked.ending)
+            yield "substr(id, -4) = ? AND substr(id, ?) = ?", parts
+        if asked.name:
+            yield "name <> '' AND name = ?", (asked.name,)
+        yield from _conditions(asked.filter)
+
+
+def _conditions(asked: Filter) -> Iterator[_Condition]:
+    """What the filter asks of a row: of that alone, so that others' rows take no part in it."""
+    for column, wanted in (("state", asked.states), ("reason", asked.reasons)):
+        if wanted:
+            yield f"{column} IN ({', '.join('?' * len(wanted))})", wanted
+    if asked.failed:
+        yield (
+            f"state = {State.ENDED:d} AND NOT (reason = {Reason.EXITED:d} AND exit_status = 0)",
+            (),
+        )
+    if asked.since_ns:
+        yield "created_ns >= ?", (asked.since_ns,)
+    if asked.until_ns:
+        yield "created_ns < ?", (asked.until_ns,)
+    if asked.name:
+        # SQLite's GLOB has sets, too, which names cannot have.
+        yield "name <> '' AND name GLOB ?", (asked.name.replace("[", "[[]"),)
+    for key, value in asked.labels:
+        yield f"{_LABEL} AND key = ? AND value = ?)", (key, value)
+    for key in asked.label_keys:
+        yield f"{_LABEL} AND key = ?)", (key,)
+    if asked.command:
+        # Between the words of JSON there is more than a space.
+        words = "(SELECT group_concat(value, ' ') FROM json_each(request, '$.argv'))"
+        yield f"instr({words}, ?)", (asked.command,)
 
 
 def _index(asked: List) -> str:

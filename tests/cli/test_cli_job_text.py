@@ -5,17 +5,17 @@ import signal
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import click
 import pytest
 
 from jobworker.cli.display.job import (
-    HEADS,
+    COLUMNS,
     check_known,
-    job_cells,
     job_json,
     job_text,
+    jobs_text,
     outcome_text,
 )
-from jobworker.cli.display.table import table_text
 from jobworker.cli.display.usage import usage_cells, usage_text
 from jobworker.cli.errors import CliError, printable
 from jobworker.client.messages import JobStatus, read_job, told
@@ -147,21 +147,37 @@ def test_a_lost_job_has_no_exit_code_to_go_on_with() -> None:
 
 
 def test_a_table_lines_up_and_is_cut_to_the_terminal() -> None:
-    rows = [HEADS, *(job_cells(job, NOW) for job in (RUNNING, JOB_WITHOUT_TENANT))]
-    head, first, second = table_text(rows, None).splitlines()
+    jobs = (RUNNING, JOB_WITHOUT_TENANT)
+    head, first, second = jobs_text(jobs, NOW, None).splitlines()
     assert first.index("alice") == second.index("alice") == head.index("OWNER")
-    assert first.split()[:5] == ["0195-a", "-", "alice", "team-a", "1m15s"]
-    assert second.split()[:4] == ["195-long", "-", "alice", "-"]
-    assert all(len(line) <= 30 for line in table_text(rows, 30).splitlines())
+    assert first.split()[:4] == ["0195-a", "alice", "team-a", "1m15s"]
+    assert second.split()[:3] == ["195-long", "alice", "-"]
+    assert all(len(line) <= 30 for line in jobs_text(jobs, NOW, 30).splitlines())
+
+
+def test_colours_take_no_room() -> None:
+    """They are of the state alone, and not of one that is cut off."""
+    plain = jobs_text((RUNNING,), NOW, None)
+    coloured = jobs_text((RUNNING,), NOW, None, coloured=True)
+    assert click.unstyle(coloured) == plain
+    assert click.style("running", fg="cyan") in coloured
+    assert "\x1b" not in jobs_text((RUNNING,), NOW, 30, coloured=True)
+
+
+def test_columns_are_those_that_are_asked_for() -> None:
+    head, row = jobs_text((RUNNING,), NOW, None, ("owner", "id", "labels")).splitlines()
+    assert head.split() == ["OWNER", "JOB", "LABELS"]
+    assert row.split() == ["alice", "0195-a", "-"]
 
 
 def test_what_a_terminal_would_act_on_is_spelled_out() -> None:
     assert printable("a\x1b[2J\r\x07b\u202ec é") == r"a\x1b[2J\r\x07b\u202ec é"
     hostile = replace(RUNNING, command=("x\x1b]0;owned\x07\nroot",), detail="\x1b[1m")
-    for text in (job_text(hostile, NOW), "".join(job_cells(hostile, NOW))):
+    cells = [cell(hostile, NOW) for cell in COLUMNS.values()]
+    for text in (job_text(hostile, NOW), "".join(cells)):
         assert "\x1b" not in text
         assert "\x07" not in text
-    assert not any("\n" in cell for cell in job_cells(hostile, NOW))
+    assert not any("\n" in cell for cell in cells)
     assert len(job_text(hostile, NOW).splitlines()) == len(job_text(RUNNING, NOW).splitlines()) + 1
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from uuid_utils import uuid7
 
-from jobworker.supervisor.ipc.requests import List
+from jobworker.supervisor.ipc.requests import Filter, List
 from jobworker.supervisor.job import Job, Request, State
 from jobworker.supervisor.journal.journal import Journal
 
@@ -27,6 +28,7 @@ def add(
     job_id = str(uuid7())
     job_id = job_id[: len(job_id) - len(end)] + end
     request = Request(job_id, whose[0], whose[1], ("true",), {}, "/", 1.0, name=name)
+    request = replace(request, labels={"a": "b"})
     job = Job(request, created_ns=1)
     job.state = State.ENDED if ended else State.RUNNING
     job.output_complete, job.ended_ns = ended, int(ended)
@@ -66,8 +68,14 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
         List("", "", 100, False, "", "", 2**62, (ALICE,)),
         List("", "", 100, False, "", "", 0, (ALICE,), ending="beef"),
         List("", "", 1, False, "", "", 0, (ALICE,), name="job"),
+        List("", "", 100, False, "", "", 0, (ALICE,), filter=Filter(labels=(("a", "b"),))),
+        List("", "", 100, False, "", "", 0, (ALICE,), filter=Filter(name="j*", command="true")),
+        List("", "", 100, False, "", "", 0, (ALICE,), filter=Filter(states=(4,), failed=True)),
     ],
-    ids=["all", "running", "a-part", "filtered", "ended", "an-ending", "a-name"],
+    ids=[
+        *("all", "running", "a-part", "filtered", "ended", "an-ending", "a-name"),
+        *("a-label", "a-pattern", "states"),
+    ],
 )
 def test_others_jobs_are_no_work(journal: Journal, asked: List) -> None:
     """How long `list` took told how many jobs others had."""
