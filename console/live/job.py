@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jobworker.client.messages import read_job
-from jobworker.console.pages.job import SHOWN_BYTES, STREAMS
+from jobworker.console.pages.job import SHOWN_BYTES, STREAMS, fitting
 from jobworker.console.pages.views import facts, mood
 from jobworker.console.site import Site
 from jobworker.console.streams import BEAT, BEAT_SECONDS, Events, event
@@ -89,7 +89,9 @@ class _Watching:
         if told == self._told:
             return []
         self._told = told
-        return [event("status", {"facts": told, "mood": mood(read_job(message))})]
+        read = read_job(message)
+        status = {"facts": told, "mood": mood(read), "acts": fitting(read.state)}
+        return [event("status", status)]
 
     async def _output(self, job: JobSnapshot) -> AsyncIterator[bytes]:
         if self._offset is None or job.output_end <= self._offset:

@@ -3,12 +3,13 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from jobworker.cli.display.job import command_text
-from jobworker.client.messages import read_job
+from jobworker.client.messages import JobStatus, read_job
 from jobworker.console.errors import invalid_form
 from jobworker.console.pages.views import facts, mood
 from jobworker.console.site import Site, Verbatim
@@ -21,6 +22,7 @@ from jobworker.proto import workerservice_pb2 as pb
 # line begins in a gigabyte without one would have to be looked for.
 SHOWN_LINES = 200
 SHOWN_BYTES = 128 * 1024
+_MOST_ADDRESS = 4000
 STREAMS = {
     pb.OUTPUT_STREAM_STDOUT: "stdout",
     pb.OUTPUT_STREAM_STDERR: "stderr",
@@ -76,19 +78,30 @@ async def job(site: Site, request: Request, caller: Caller) -> Response:
         facts=facts(message),
         mood=mood(read),
         over=read.ended and (read.output_complete or tail is None),
-        acts=_offered(read.state, may),
+        acts=[act for act in _ACTS if may[_ACTS[act].action]],
+        fitting=fitting(read.state),
+        again=_again(read),
         tail=tail,
         live=f"/live/jobs/{found.id}?from={tail.end if tail else ''}",
     )
 
 
-def _offered(state: str, may: dict[str, bool]) -> list[str]:
-    fitting = {
-        "ended": ["remove"],
-        "paused": ["resume", "stop"],
-        "running": ["pause", "stop"],
-    }.get(state, ["stop"])
-    return [act for act in fitting if may[_ACTS[act].action]]
+def fitting(state: str) -> list[str]:
+    """The buttons that a job in a state is for."""
+    others = {"ended": ["remove"], "paused": ["resume", "stop"], "running": ["pause", "stop"]}
+    return others.get(state, ["stop"])
+
+
+def _again(job: JobStatus) -> str:
+    """Where the form is filled in with a job; empty for one too long for an address."""
+    words = {
+        "command": command_text(job),
+        "directory": job.working_directory,
+        "tenant": job.tenant,
+        "queue": job.request.queue,
+    }
+    query = urlencode({name: word for name, word in words.items() if word}, errors="replace")
+    return f"/start?{query}" if len(query) <= _MOST_ADDRESS and not job.command_cut else ""
 
 
 async def tail_of(site: Site, job_id: str, caller: Caller) -> Tail:

@@ -26,6 +26,9 @@
   listen(line, {
     status(told) {
       facts.className = told.mood;
+      for (const form of document.querySelectorAll("form[data-act]")) {
+        form.hidden = !told.acts.includes(form.dataset.act);
+      }
       for (const fact of [...facts.children]) {
         const name = fact.dataset.fact;
         if (name && name !== "Used" && !(name in told.facts)) fact.remove();

@@ -1,5 +1,6 @@
 """The console's pages, without a script: what they show, and what their buttons do."""
 
+import html
 import re
 
 import pytest
@@ -73,8 +74,8 @@ def test_a_jobs_page_tells_of_it(server: Server, alice: Browser) -> None:
     assert "alice (tenant team-a)" in page
     assert '<span class="stdout">to stdout\n</span>' in page
     assert '<span class="stderr">to stderr\n</span>' in page
-    assert f"/jobs/{job}/remove" in page
-    assert f"/jobs/{job}/stop" not in page
+    assert re.search(r'data-act="remove">', page)
+    assert re.search(r'data-act="stop" hidden>', page)
 
 
 def test_of_long_output_the_last_lines_are_shown(server: Server, alice: Browser) -> None:
@@ -154,6 +155,16 @@ def test_a_job_is_started_from_the_form(server: Server, alice: Browser) -> None:
     assert "from-a-form" in alice.get("/jobs").text
 
 
+def test_a_job_is_started_again_from_another(server: Server, alice: Browser) -> None:
+    job = done(server, "alice", "sh", "-c", "echo 'a & \"b\"' <&1")
+    link = re.search('<a href="([^"]+)">Start another', alice.get(f"/jobs/{job}").text)
+    assert link is not None
+    form = html.unescape(alice.get(html.unescape(link[1])).text)
+    assert "\nsh -c 'echo '\"'\"'a & \"b\"'\"'\"' <&1'</textarea>" in form
+    long = done(server, "alice", "true", "x" * 5000)
+    assert "Start another" not in alice.get(f"/jobs/{long}").text
+
+
 def test_a_form_that_is_sent_twice_starts_one_job(server: Server, alice: Browser) -> None:
     fields = {"command": "true", "do": "start", "key": "pressed-twice"}
     first, second = (alice.press("/start", "/start", **fields) for _ in range(2))
@@ -196,7 +207,9 @@ def test_rights_are_told(server: Server, alice: Browser) -> None:
     assert "policy.yaml" in page
 
 
-def test_what_is_not_there(alice: Browser) -> None:
+def test_what_is_not_there(server: Server, alice: Browser) -> None:
+    # Who has no job is asked about none.
+    done(server, "alice", "true")
     for path in ("/nothing", "/static/nothing", "/static/../app.py", "/static/%2e%2e/app.py"):
         assert alice.get(path).status == 404
     assert alice.ask("DELETE", "/jobs", {"origin": alice.origin}).status == 405

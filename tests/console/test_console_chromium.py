@@ -1,0 +1,107 @@
+"""The console in a real browser, with the user's certificate in its store."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import Server
+from tests.support.web.chromium import Page, chromium, needs_chromium
+
+pytestmark = [needs_chromium, pytest.mark.slow]
+# The narrowest and the widest that the pages are made for.
+SIZES = ((400, 800), (1600, 1000))
+# https://github.com/dequelabs/axe-core, which is not shipped with this.
+AXE = os.environ.get("JOBWORKER_AXE", "")
+TEXT = "document.body.innerText"
+HOSTILE = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
+
+
+@pytest.fixture
+def page(tmp_path: Path, server: Server) -> Iterator[Page]:
+    with chromium(tmp_path, server, "alice") as opened:
+        yield opened
+
+
+def fits(page: Page) -> bool:
+    """Whether nothing of a page is beside the window."""
+    return bool(page.value("document.documentElement.scrollWidth <= window.innerWidth"))
+
+
+def test_alices_day(server: Server, page: Page, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    page.open("/")
+    page.until(f"{TEXT}.includes('No jobs that you may see')")
+    page.until(f"{TEXT}.includes('Live')")
+    # What somebody starts elsewhere comes by itself.
+    script = 'echo "$1"; echo to stderr >&2; while [ ! -e "$0" ]; do sleep 0.05; done; echo last'
+    job = server.ask("alice", "start", "--", "sh", "-c", script, str(go), HOSTILE)
+    page.until(f"document.querySelector('tbody a')?.title === '{job}'")
+    page.value("document.querySelector('tbody a').focus()")
+    page.press("Enter", 13)
+    page.until(f"location.pathname === '/jobs/{job}'")
+    page.until(f"{TEXT}.includes('Live')")
+    page.until("document.querySelector('#output .stderr')?.textContent === 'to stderr\\n'")
+    for scheme in ("light", "dark"):
+        for width, height in SIZES:
+            page.look(width, height, scheme, tmp_path / f"job-{scheme}-{width}.png")
+            assert fits(page), (scheme, width)
+    go.touch()
+    page.until("document.querySelector('#output').textContent.endsWith('last\\n')")
+    page.until("document.querySelector('[data-fact=State] dd').textContent === 'exited with 0'")
+    assert page.value("document.querySelectorAll('#output *:not(span)').length") == 0
+    assert HOSTILE in page.value("document.querySelector('#output').textContent")
+    assert "run" not in page.value("document.title")
+    assert page.complaints == []
+
+
+def test_buttons_and_the_form(server: Server, page: Page) -> None:
+    page.open("/start")
+    page.value("document.querySelector('textarea').value = 'sleep 1000'")
+    page.value("document.querySelector('button[value=ask]').click()")
+    page.until("document.querySelector('.verdict')?.textContent.startsWith('Yes')")
+    page.value("document.querySelector('button[value=start]').click()")
+    page.until("document.querySelector('[data-fact=State] dd')?.textContent === 'running'")
+    job = page.value("location.pathname").removeprefix("/jobs/")
+    page.value("document.querySelector('form[action$=stop] button').click()")
+    server.end("alice", job)
+    page.until("document.querySelector('[data-fact=State] dd')?.textContent.includes('SIGTERM')")
+    assert page.complaints == []
+
+
+def test_without_scripts_and_by_the_keyboard(server: Server, page: Page) -> None:
+    job = server.ask("alice", "start", "--", "echo", "without a script")
+    server.end("alice", job)
+    page.without_scripts()
+    page.open("/jobs")
+    # The skip link, four pages, three filters, the button, and the newest job.
+    for _ in range(10):
+        page.press("Tab", 9)
+    page.press("Enter", 13)
+    page.until(f"location.pathname === '/jobs/{job}'")
+    page.until(f"{TEXT}.includes('without a script')")
+
+
+@pytest.mark.skipif(not AXE, reason="JOBWORKER_AXE names no axe.min.js: npm pack axe-core")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_use_it(server: Server, page: Page, scheme: str) -> None:
+    """What axe-core finds fault with: contrast, names of fields, order of headings and so on."""
+    job = server.ask("alice", "start", "--", "sh", "-c", "echo out; echo err >&2; sleep 1000")
+    for path in ("/jobs", f"/jobs/{job}", "/queue", "/start", "/me", "/nothing"):
+        for width, height in SIZES:
+            page.open(path)
+            page.look(width, height, scheme)
+            page.value(f"{Path(AXE).read_text()}; 0")
+            assert page.value("axe.run().then(found => found.violations)") == [], (path, width)
+    server.ask("alice", "stop", job)
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/queue", "/start", "/me", "/nothing"])
+def test_pages_fit_narrow_and_wide_windows(page: Page, tmp_path: Path, path: str) -> None:
+    page.open(path)
+    for scheme in ("light", "dark"):
+        for width, height in SIZES:
+            name = f"{path.strip('/')}-{scheme}-{width}.png"
+            page.look(width, height, scheme, tmp_path / name)
+            assert fits(page), name
