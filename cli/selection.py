@@ -1,19 +1,25 @@
 """Options that choose among the jobs that one may see; the server finds them."""
 
+import functools
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import click
 
+from jobworker.cli.errors import tell
+from jobworker.cli.job_ids import JobID
 from jobworker.cli.quantities import Moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jobworker.client.connection import Service
     from jobworker.proto import workerservice_pb2 as pb
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 STATES = ("pending", "starting", "running", "paused", "stopping", "ended")
+GOING_ON = STATES[:-1]
 REASONS = (
     *("exited", "signaled", "stopped", "lost", "timed_out", "output_limit", "out_of_memory"),
     *("refused", "queue_timeout", "cannot_start", "dependency_failed"),
@@ -101,3 +107,121 @@ def list_request(select: Selection) -> "pb.ListRequest":
         if moment is not None:
             field.FromDatetime(moment)
     return request
+
+
+# The most that one page of the server's list holds.
+PAGE = 1000
+
+
+def pages(
+    service: "Service", request: "pb.ListRequest", limit: int
+) -> "Iterator[pb.QueryStatusResponse]":
+    """Yield the listed jobs, page after page, at most `limit` unless it is 0.
+
+    The request then has the token of the page to come, if there is one.
+    """
+    left = limit
+    while True:
+        request.pageSize = min(left, PAGE) if limit else PAGE
+        reply = service.list(request)
+        yield from reply.jobs
+        left -= len(reply.jobs)
+        request.pageToken = reply.nextPageToken
+        if not reply.nextPageToken or (limit and left <= 0):
+            return
+
+
+class Chosen(TypedDict):
+    """The values of `choosing_jobs`, beside the jobs that are named."""
+
+    mine: bool
+    chosen_labels: tuple[str, ...]
+    chosen_name: str
+    chosen_states: tuple[str, ...]
+    chosen_owner: str
+
+
+def choosing_jobs(*states: str) -> "Callable[[Command], Command]":
+    """Have a command take JOB..., or what chooses among those in these states, as `jobs`.
+
+    It stands below `client_command`. The command has them all at once, as IDs, and is
+    not called where nothing is chosen.
+    """
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def choosing(service: "Service", *, jobs: tuple[str, ...], **given: Any) -> Any:
+            chosen = Chosen(**{name: given.pop(name) for name in Chosen.__annotations__})  # type: ignore[typeddict-item]
+            if not any(chosen.values()):
+                if not jobs:
+                    raise click.UsageError("say which JOB, or choose by --label, --name or --mine")
+                return command(service, jobs=jobs, **given)
+            if jobs:
+                raise click.UsageError("name each JOB, or choose by options, but not both")
+            found = _found(service, chosen, states)
+            if not found:
+                tell("there is no such job")
+                return None
+            return command(service, jobs=found, **given)
+
+        wrapped: Any = choosing
+        for option in reversed(_CHOOSING):
+            wrapped = option(wrapped)
+        result: Command = wrapped
+        return result
+
+    return decorate
+
+
+_CHOOSING = (
+    click.argument("jobs", type=JobID(), metavar="[JOB]...", nargs=-1),
+    click.option("--mine", is_flag=True, help="In place of JOBs: all of yours."),
+    click.option(
+        "--label",
+        "-l",
+        "chosen_labels",
+        multiple=True,
+        metavar="KEY[=VALUE]",
+        help="In place of JOBs: those of yours with this label; more than once for all of several.",
+    ),
+    click.option(
+        "--name",
+        "chosen_name",
+        default="",
+        metavar="PATTERN",
+        help="In place of JOBs: those of yours that are named so; with * and ?.",
+    ),
+    click.option(
+        "--state",
+        "chosen_states",
+        type=click.Choice(STATES),
+        multiple=True,
+        help="In place of JOBs: those of yours in this state.",
+    ),
+    click.option(
+        "--owner",
+        "chosen_owner",
+        default="",
+        metavar="USER",
+        help="Of those that are chosen: this user's in place of yours.",
+    ),
+)
+
+
+def _found(service: "Service", chosen: Chosen, states: tuple[str, ...]) -> tuple[str, ...]:
+    request = list_request(
+        Selection(
+            running=False,
+            states=chosen["chosen_states"] or states,
+            failed=False,
+            reasons=(),
+            since=None,
+            until=None,
+            name=chosen["chosen_name"],
+            labels=chosen["chosen_labels"],
+            part="",
+            owner=chosen["chosen_owner"] or service.whoami().commonName,
+            tenant="",
+        )
+    )
+    return tuple(job.jobID for job in pages(service, request, 0))

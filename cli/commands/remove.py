@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from jobworker.cli.errors import CliError
-from jobworker.cli.job_ids import JobID
 from jobworker.cli.options import OutputFormat, client_command, output_option, say_json
 from jobworker.cli.quantities import Seconds, size_text
+from jobworker.cli.selection import choosing_jobs
 from jobworker.client.errors import CallFailed
 
 if TYPE_CHECKING:
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 @click.command("rm")
-@click.argument("jobs", type=JobID(), metavar="JOB...", nargs=-1, required=True)
 @output_option
 @client_command
-def remove(service: "Service", jobs: tuple[str, ...], output: OutputFormat) -> None:
+@choosing_jobs("ended")
+def remove(service: "Service", *, jobs: tuple[str, ...], output: OutputFormat) -> None:
     """Forget jobs that have ended, with their output, and print each ID when done."""
     from jobworker.cli.commands.each import for_each
     from jobworker.cli.display.job import known_json

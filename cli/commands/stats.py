@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobworker.cli.commands.status import pages
 from jobworker.cli.job_ids import JobID, short_id
 from jobworker.cli.options import OutputFormat, client_command, output_option
+from jobworker.cli.selection import pages
 
 if TYPE_CHECKING:
     from jobworker.client.connection import Service

@@ -9,17 +9,13 @@ import click
 from jobworker.cli.errors import tell
 from jobworker.cli.job_ids import JobID
 from jobworker.cli.options import OutputFormat, client_command, output_option
-from jobworker.cli.selection import STATES, Selection, list_request, selecting_options
+from jobworker.cli.selection import STATES, Selection, list_request, pages, selecting_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from jobworker.client.connection import Service
     from jobworker.client.messages import JobStatus
-    from jobworker.proto import workerservice_pb2 as pb
-
-# The most that one page of the server's list holds.
-PAGE = 1000
 
 
 # Equals stay newest first.
@@ -117,24 +113,6 @@ def list_jobs(
     else:
         now, width = datetime.now(UTC), terminal_width()
         click.echo(jobs_text(jobs, now, width, columns or (), coloured=is_coloured()))
-
-
-def pages(
-    service: "Service", request: "pb.ListRequest", limit: int
-) -> "Iterator[pb.QueryStatusResponse]":
-    """Yield the listed jobs, page after page, at most `limit` unless it is 0.
-
-    The request then has the token of the page to come, if there is one.
-    """
-    left = limit
-    while True:
-        request.pageSize = min(left, PAGE) if limit else PAGE
-        reply = service.list(request)
-        yield from reply.jobs
-        left -= len(reply.jobs)
-        request.pageToken = reply.nextPageToken
-        if not reply.nextPageToken or (limit and left <= 0):
-            return
 
 
 def _show(job: "JobStatus", output: OutputFormat) -> None:

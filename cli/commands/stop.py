@@ -6,9 +6,9 @@ import click
 
 from jobworker.cli.commands.new_job import stop_mode_name, stop_options
 from jobworker.cli.errors import CliError
-from jobworker.cli.job_ids import JobID
 from jobworker.cli.options import OutputFormat, client_command, output_option
 from jobworker.cli.quantities import Seconds
+from jobworker.cli.selection import GOING_ON, choosing_jobs
 from jobworker.cli.signals import SignalNumber
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("jobs", type=JobID(), metavar="JOB...", nargs=-1, required=True)
 @click.option(
     "--grace",
     type=Seconds(),
@@ -27,10 +26,11 @@ if TYPE_CHECKING:
 @click.option("--no-wait", is_flag=True, help="Do not wait for the end.")
 @output_option
 @client_command
+@choosing_jobs(*GOING_ON)
 def stop(
     service: "Service",
-    jobs: tuple[str, ...],
     *,
+    jobs: tuple[str, ...],
     grace: float | None,
     stop_signal: int | None,
     stop_mode: str | None,
@@ -62,12 +62,12 @@ def stop(
 
 @click.command("signal")
 @click.argument("number", metavar="SIGNAL", type=SignalNumber())
-@click.argument("jobs", type=JobID(), metavar="JOB...", nargs=-1, required=True)
 @click.option("--all", "to_all", is_flag=True, help="To every process of each job.")
 @output_option
 @client_command
+@choosing_jobs(*GOING_ON)
 def signal_job(
-    service: "Service", number: int, jobs: tuple[str, ...], *, to_all: bool, output: OutputFormat
+    service: "Service", *, number: int, jobs: tuple[str, ...], to_all: bool, output: OutputFormat
 ) -> None:
     """Send SIGNAL (HUP, SIGUSR1, 10, ...) to the main process of jobs, and print each ID."""
     from jobworker.cli.commands.each import for_each
@@ -81,10 +81,10 @@ def signal_job(
 
 
 @click.command()
-@click.argument("jobs", type=JobID(), metavar="JOB...", nargs=-1, required=True)
 @output_option
 @client_command
-def pause(service: "Service", jobs: tuple[str, ...], *, output: OutputFormat) -> None:
+@choosing_jobs(*GOING_ON)
+def pause(service: "Service", *, jobs: tuple[str, ...], output: OutputFormat) -> None:
     """Have jobs with everything they started stand still, and print each ID.
 
     They keep their memory, and a timeout goes on. `resume` has them go on, `stop` ends them.
@@ -99,10 +99,10 @@ def pause(service: "Service", jobs: tuple[str, ...], *, output: OutputFormat) ->
 
 
 @click.command()
-@click.argument("jobs", type=JobID(), metavar="JOB...", nargs=-1, required=True)
 @output_option
 @client_command
-def resume(service: "Service", jobs: tuple[str, ...], *, output: OutputFormat) -> None:
+@choosing_jobs(*GOING_ON)
+def resume(service: "Service", *, jobs: tuple[str, ...], output: OutputFormat) -> None:
     """Have paused jobs go on, and print each ID."""
     from jobworker.cli.commands.each import for_all_at_once
 

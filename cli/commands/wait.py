@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from jobworker.cli.errors import CliError, ExitCode, failure, tell
-from jobworker.cli.job_ids import JobID
 from jobworker.cli.options import OutputFormat, client_command, output_option
 from jobworker.cli.quantities import Seconds
+from jobworker.cli.selection import GOING_ON, choosing_jobs
 from jobworker.client.errors import ClientError
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("jobs", type=JobID(), metavar="JOB...", nargs=-1, required=True)
 @click.option("--any", "first", is_flag=True, help="Only for the first to end; print its ID.")
 @click.option(
     "--timeout",
@@ -31,10 +30,11 @@ if TYPE_CHECKING:
 )
 @output_option
 @client_command
+@choosing_jobs(*GOING_ON)
 def wait(
     service: "Service",
-    jobs: tuple[str, ...],
     *,
+    jobs: tuple[str, ...],
     first: bool,
     timeout: float | None,
     output: OutputFormat,
