@@ -20,6 +20,7 @@ _COMMANDS = {
     "start": ("commands.start", "start"),
     "run": ("commands.run", "run"),
     "exec": ("commands.exec", "exec_in_job"),
+    "again": ("commands.start", "again"),
     "attach": ("commands.attach", "attach"),
     "send": ("commands.send", "send"),
     "stop": ("commands.stop", "stop"),

@@ -8,6 +8,9 @@ import click
 # What other programs call it -> what it is called here.
 _ELSEWHERE = {
     "ls": "list",
+    "restart": "again",
+    "rerun": "again",
+    "repeat": "again",
     "cron": "schedule",
     "crontab": "schedule",
     "timer": "schedule",

@@ -62,6 +62,12 @@ class Service:
             reply: pb.StartResponse = self._stub.Start(request, timeout=PROMPT_SECONDS)
         return reply
 
+    def again(self, request: pb.AgainRequest) -> pb.StartResponse:
+        """Start once more what a job was."""
+        with calling():
+            reply: pb.StartResponse = self._stub.Again(request, timeout=PROMPT_SECONDS)
+        return reply
+
     def exec(self, request: pb.ExecRequest) -> pb.StartResponse:
         """Start a job within another."""
         with calling():

@@ -1,5 +1,6 @@
 """`jobworker start`: starts a job and prints its ID."""
 
+import os
 from typing import IO, TYPE_CHECKING, Unpack
 
 import click
@@ -13,6 +14,7 @@ from jobworker.cli.commands.new_job import (
     with_whole_ids,
 )
 from jobworker.cli.errors import CliError, failure, tell
+from jobworker.cli.job_ids import JobID
 from jobworker.cli.options import OutputFormat, client_command, output_option
 from jobworker.cli.streams import CannotWrite
 from jobworker.client.errors import ClientError
@@ -41,6 +43,27 @@ def start(
     reply = start_job(service, request)
     if stdin is not None:
         _store(service, reply.jobID, stdin)
+    tell_started(service, reply, output)
+
+
+@click.command()
+@click.argument("job", type=JobID())
+@click.option("--name", default="", help="What to call it; by default as JOB was.")
+@output_option
+@client_command
+def again(service: "Service", *, job: str, name: str, output: OutputFormat) -> None:
+    """Start once more what JOB was, and print the new job's ID.
+
+    It has the same command, directory, environment and limits, and your rights of now.
+    """
+    from jobworker.proto import workerservice_pb2 as pb
+
+    # What the job is called now may be the new one's when this is repeated.
+    whole = service.status(job).jobID
+    request = pb.AgainRequest(jobID=whole, requestID=os.urandom(16).hex(), name=name)
+    reply = service.again(request)
+    if reply.message:
+        tell(f"job {reply.jobID} waits for its turn: {reply.message}")
     tell_started(service, reply, output)
 
 

@@ -35,6 +35,8 @@ RULES: dict[str, MethodRule] = {
     "Start": MethodRule("start", About.NEW_JOB),
     # And to start, by the method itself: what is executed is the caller's choice.
     "Exec": MethodRule("attach", About.ONE_JOB),
+    # And to start, by the method itself, which takes one's own alone.
+    "Again": MethodRule("status", About.ONE_JOB),
     "Stop": MethodRule("stop", About.ONE_JOB),
     "QueryStatus": MethodRule("status", About.ONE_JOB),
     "GetOutput": MethodRule("output", About.ONE_JOB, lasting=True),

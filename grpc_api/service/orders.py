@@ -91,6 +91,35 @@ def start_within(
     return asked
 
 
+def start_again(
+    before: ipc.Start, job: JobSnapshot, identity: Identity, request: pb.AgainRequest
+) -> pb.StartRequest:
+    """What a job was asked for, to be asked for once more. Raises Refusal."""
+    if job.owner != identity.common_name:
+        # Its environment is its owner's.
+        raise Refusal(
+            grpc.StatusCode.PERMISSION_DENIED,
+            "DENIED",
+            f"again refused to cn={identity.common_name}: job {job.id} is {job.owner}'s, "
+            "and only one's own are started again",
+        )
+    asked = before.request
+    if asked.input == pb.INPUT_MODE_STORED:
+        raise _cannot("its stdin was a file, which is not kept: start it with --stdin FILE")
+    if before.inside:
+        raise _cannot(f"it ran within job {before.inside}: exec does that")
+    asked.ClearField("after")
+    asked.ClearField("afterOutcome")
+    asked.requestID = request.requestID
+    asked.name = request.name or asked.name
+    return asked
+
+
+def _cannot(why: str) -> Refusal:
+    words = f"the job cannot be started again: {why}"
+    return Refusal(grpc.StatusCode.FAILED_PRECONDITION, "CANNOT_START_AGAIN", words)
+
+
 def _as_exact_bytes(request: pb.StartRequest) -> None:
     """Put the texts where exact bytes are; what the policy has judged is what is executed."""
     argv = [to_bytes(word) for word in argv_of_start(request)]

@@ -13,13 +13,13 @@ from jobworker.grpc_api.config import OutputLimits, QuotasConfig
 from jobworker.grpc_api.guard.access import Access
 from jobworker.grpc_api.guard.audit_trail import Session
 from jobworker.grpc_api.guard.fields import check_fields
-from jobworker.grpc_api.guard.guard import current_call
+from jobworker.grpc_api.guard.guard import Call, current_call
 from jobworker.grpc_api.guard.refusal import invalid
 from jobworker.grpc_api.service.can_i import can_i, rights
 from jobworker.grpc_api.service.forward import Carried, carry
 from jobworker.grpc_api.service.input import Inputs
 from jobworker.grpc_api.service.messages import status_message, stop_way
-from jobworker.grpc_api.service.orders import StartOrders, start_within, with_whole_ids
+from jobworker.grpc_api.service.orders import StartOrders, start_again, start_within, with_whole_ids
 from jobworker.grpc_api.service.output import TEXT_BYTES, as_bytes, as_text, selection
 from jobworker.grpc_api.service.prune import prune, would_prune
 from jobworker.grpc_api.service.schedules import Schedules
@@ -68,18 +68,28 @@ class WorkerService(WorkerServiceServicer):
         words = job.detail if job.state is State.PENDING else ""
         return pb.StartResponse(jobID=job.id, pid=job.pid, success=True, message=words)
 
-    async def Exec(self, request: pb.ExecRequest, context: _Context) -> pb.StartResponse:
-        call, other = current_call(), _job()
-        start = start_within(other, call.identity, request.start)
+    async def Again(self, request: pb.AgainRequest, context: _Context) -> pb.StartResponse:
+        call, before = current_call(), _job()
+        known = await self._supervisor.start_of(before.id)
+        start = start_again(known, before, call.identity, request)
+        job = await self._supervisor.start(await self._judged(call, start))
+        words = job.detail if job.state is State.PENDING else ""
+        return pb.StartResponse(jobID=job.id, pid=job.pid, success=True, message=words)
+
+    async def _judged(self, call: Call, start: pb.StartRequest, inside: str = "") -> ipc.Start:
+        """The order for what is started by way of another job, if it may be. Raises Refusal."""
         job_id = await self._supervisor.new_id()
         verdict = self._access.judge_start(call.identity, start, job_id)
         call.record(verdict)
         if verdict.error is not None:
             raise verdict.error
         check_fields(start)
-        job = await self._supervisor.start(
-            self._orders.order(call.identity, job_id, start, inside=other.id)
-        )
+        return self._orders.order(call.identity, job_id, start, inside=inside)
+
+    async def Exec(self, request: pb.ExecRequest, context: _Context) -> pb.StartResponse:
+        call, other = current_call(), _job()
+        start = start_within(other, call.identity, request.start)
+        job = await self._supervisor.start(await self._judged(call, start, other.id))
         return pb.StartResponse(jobID=job.id, pid=job.pid, success=True)
 
     async def Stop(self, request: pb.StopRequest, context: _Context) -> pb.StopResponse:

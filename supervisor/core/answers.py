@@ -19,7 +19,7 @@ from jobworker.supervisor.live.live_job import LiveJob
 from jobworker.supervisor.live.live_jobs import LiveJobs
 from jobworker.supervisor.live.turn import Turn
 
-Survey = requests.List | requests.Observe | requests.Owners
+Survey = requests.List | requests.Observe | requests.Owners | requests.StartOf
 
 
 class Answers:
@@ -84,6 +84,8 @@ class Answers:
         match asked:
             case requests.Owners():
                 client.reply_owners(seq, self._journal.owners())
+            case requests.StartOf(job_id):
+                client.reply_start(seq, self.find(job_id))
             case requests.List():
                 self._list(client, seq, asked)
             case requests.Observe():

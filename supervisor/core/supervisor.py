@@ -166,7 +166,7 @@ class Supervisor:
             case AddSchedule() | ChangeSchedule() | Schedules():
                 found = self.scheduler.handle(call)
                 self._answer(client, seq, lambda: client.reply_schedules(seq, found()))
-            case requests.List() | requests.Observe() | requests.Owners():
+            case requests.List() | requests.Observe() | requests.Owners() | requests.StartOf():
                 self._answer(client, seq, partial(self._answers.survey, client, seq, call))
             case _:
                 self._handle_one(client, seq, call)

@@ -209,6 +209,10 @@ class SupervisorClient:
             raise SupervisorUnavailable(f"the connection was lost on its way: {error}") from error
         return socket.socket(fileno=descriptor)
 
+    async def start_of(self, job_id: str) -> ipc.Start:
+        """All that a job was asked for with, its environment too. Raises NoSuchJob."""
+        return (await self._call(ipc.Request(start_of=ipc.Get(id=job_id)))).start
+
     async def get(self, job_id: str) -> JobSnapshot:
         """The job as it is. Raises NoSuchJob."""
         return await self._one(ipc.Request(get=ipc.Get(id=job_id)))

@@ -131,6 +131,19 @@ def request_message(request: Request) -> pb.StartRequest:
     )
 
 
+def start_message(request: Request) -> pb.StartRequest:
+    """All that holds of what was asked for, but for its key: it may hold secrets."""
+    told = request_message(request)
+    told.tenant = request.tenant
+    told.rawArguments.extend(map(to_bytes, request.argv))
+    told.rawWorkingDirectory = to_bytes(request.cwd)
+    told.rawEnvironment.extend(
+        pb.RawVariable(name=to_bytes(name), value=to_bytes(value))
+        for name, value in request.environment.items()
+    )
+    return told
+
+
 def asker_message(asker: Asker) -> ipc.Asker:
     """By which certificate a job was asked for, as it is told."""
     return ipc.Asker(tenants=asker.tenants, serial=asker.serial, not_after_us=asker.not_after_us)

@@ -140,6 +140,12 @@ class Get(NamedTuple):
     id: str
 
 
+class StartOf(NamedTuple):
+    """Ask for all that a job was asked for with."""
+
+    id: str
+
+
 class Watch(NamedTuple):
     """Ask to be told of every change of a job."""
 
@@ -208,7 +214,7 @@ class Owners(NamedTuple):
 AboutInput = Input | Resize | Attend
 AboutOne = Stop | Signal | Pause | Resume | Get | Watch | Unwatch | Remove
 AboutSchedules = AddSchedule | ChangeSchedule | Schedules
-AboutMany = List | Observe | Owners
+AboutMany = List | Observe | Owners | StartOf
 Call = (
     Start | MayStart | Turns | Admit | Connect | AboutInput | AboutOne | AboutMany | AboutSchedules
 )
@@ -391,6 +397,7 @@ _READERS: dict[str | None, Callable[[Any], Call]] = {
     "schedule": read_schedule,
     "schedules": read_schedules,
     "change_schedule": read_change,
+    "start_of": lambda asked: StartOf(checked_id(asked.id)),
     "list": _list,
     "observe": _observe,
     "owners": lambda _: Owners(),

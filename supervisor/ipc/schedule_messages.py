@@ -5,8 +5,7 @@ from typing import NamedTuple
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor.errors import InvalidRequest
-from jobworker.supervisor.exact_text import to_bytes
-from jobworker.supervisor.ipc.messages import asker_message, request_message
+from jobworker.supervisor.ipc.messages import asker_message, start_message
 from jobworker.supervisor.ipc.start_request import COMMAND, asker_of, check_start, checked_name
 from jobworker.supervisor.job import Asker, is_job_name
 from jobworker.supervisor.schedule import Change, Overlap, Schedule, due_times
@@ -80,10 +79,8 @@ def read_schedules(asked: ipc.Schedules) -> Schedules:
 def schedule_message(schedule: Schedule) -> ipc.Schedule:
     """A schedule as it is told: without the environment, which may hold secrets."""
     request = schedule.request
-    told = request_message(request)
-    told.rawArguments.extend(map(to_bytes, request.argv))
-    told.rawWorkingDirectory = to_bytes(request.cwd)
-    told.tenant = request.tenant
+    told = start_message(request)
+    told.ClearField("rawEnvironment")
     start = ipc.Start(owner=request.owner, request=told, asker=asker_message(request.asker))
     return ipc.Schedule(
         start=start,

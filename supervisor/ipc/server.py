@@ -10,7 +10,13 @@ from functools import partial
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.supervisor.errors import InvalidRequest, SupervisorError, fitting
 from jobworker.supervisor.ipc import requests
-from jobworker.supervisor.ipc.messages import asker_message, error_reply, job_message, words_of
+from jobworker.supervisor.ipc.messages import (
+    asker_message,
+    error_reply,
+    job_message,
+    start_message,
+    words_of,
+)
 from jobworker.supervisor.ipc.schedule_messages import schedule_message
 from jobworker.supervisor.ipc.start_request import MAX_SPEC_BYTES
 from jobworker.supervisor.ipc.wire import FrameProtocol
@@ -79,6 +85,14 @@ class Client:
         """Answer with schedules."""
         told = map(schedule_message, schedules)
         self._send(ipc.Event(reply=ipc.Reply(seq=seq, schedules=told)))
+
+    def reply_start(self, seq: int, job: Job) -> None:
+        """Answer with all that a job was asked for with."""
+        request = job.request
+        start = ipc.Start(
+            owner=request.owner, request=start_message(request), inside=request.inside
+        )
+        self._send(ipc.Event(reply=ipc.Reply(seq=seq, start=start)))
 
     def answer_input(self, seq: int, received: Received | SupervisorError) -> None:
         """Answer input with how far it is, or that it cannot be kept."""

@@ -27,6 +27,8 @@ INVALID, OK = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OK
 ALSO = {
     # Each is within another job.
     "Exec.start.requestID": {grpc.StatusCode.ALREADY_EXISTS},
+    # And each of these is of another job.
+    "Again.requestID": {grpc.StatusCode.ALREADY_EXISTS},
     "jobID": {grpc.StatusCode.NOT_FOUND},
     "after": {grpc.StatusCode.NOT_FOUND},
     "tenant": {grpc.StatusCode.PERMISSION_DENIED},
