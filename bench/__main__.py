@@ -20,6 +20,7 @@ PARTS = (
     "fanout",
     "slow_link",
     "edge",
+    "console",
     "authz",
     "confinement",
 )

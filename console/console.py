@@ -24,6 +24,7 @@ class Console:
         self.edge = edge
         self._streams = Streams()
         site = Site(calls, edge, self._streams)
+        calls.access.supervisor.observe(lambda: 0, site.news.told)
         self._server = WebServer(application(site, Hosts(lambda: edge.hosts, hosts)))
 
     async def start(

@@ -54,6 +54,8 @@ class Hosts:
     def know(self, host: str) -> bool:
         """Whether a Host header, with a port or without, is one of them."""
         name = _plain(_without_port(host))
+        if "*" in name:
+            return False
         certified = [_plain(one) for one in self._certified()]
         if name in self._others or name in certified:
             return True

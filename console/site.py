@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, Response
 
 from jobworker.console.calls import Calls
 from jobworker.console.errors import invalid_form
+from jobworker.console.news import News
 from jobworker.console.safety import TOKEN, Tokens
 from jobworker.console.streams import Streams
 from jobworker.console.text import visible
@@ -34,6 +35,7 @@ class Site:
 
     def __init__(self, calls: Calls, clients: Clients, streams: Streams) -> None:
         self.calls = calls
+        self.news = News()
         self.streams = streams
         self._clients = clients
         self._tokens = Tokens()

@@ -24,6 +24,9 @@ Opening = AbstractAsyncContextManager[AsyncIterator[bytes]]
 # closes its stream.
 PER_USER = 32
 IN_ALL = 512
+# How often a list is looked at, and what each stream may have of a processor, about.
+LOOK_SECONDS = 1.0
+LOOK_SECONDS_EACH = 0.02
 # How long a reader may take nothing.
 STALL_SECONDS = 60.0
 # What comes at least so often keeps what lies between from ending the connection.
@@ -36,6 +39,11 @@ class Streams:
     def __init__(self) -> None:
         self.closing = asyncio.Event()
         self._open: Counter[str] = Counter()
+
+    @property
+    def look_seconds(self) -> float:
+        """How often a stream may look for what is new: the more there are, the more rarely."""
+        return max(LOOK_SECONDS, LOOK_SECONDS_EACH * self._open.total())
 
     @contextmanager
     def one(self, caller: Caller) -> Iterator[None]:

@@ -12,9 +12,6 @@ from jobworker.console.site import Site
 from jobworker.console.streams import BEAT, BEAT_SECONDS, Events, event
 from jobworker.grpc_api.guard.audit_trail import Caller
 
-# How often it is looked at.
-LOOK_SECONDS = 1.0
-
 
 async def jobs(site: Site, request: Request, caller: Caller) -> Response:
     """The rows of the page of that address, and again whenever they are others.
@@ -31,17 +28,27 @@ async def jobs(site: Site, request: Request, caller: Caller) -> Response:
 
     async def _changes() -> AsyncIterator[bytes]:
         told: list[Row] | None = None
+        looked: tuple[int, str] | None = None
         quiet = 0.0
         while True:
-            rows = [row(one) for one in (await site.calls.answer("List", asked)).jobs]
-            if rows != told:
-                told, quiet = rows, 0.0
-                yield event("jobs", rows)
-            elif quiet >= BEAT_SECONDS:
-                quiet = 0.0
-                yield BEAT
-            if not await site.streams.pause(LOOK_SECONDS):
+            # A job that was removed is no news.
+            if (now := _known(site)) != looked or quiet >= BEAT_SECONDS:
+                rows = [row(one) for one in (await site.calls.answer("List", asked)).jobs]
+                looked = now
+                if rows != told:
+                    told, quiet = rows, 0.0
+                    yield event("jobs", rows)
+                elif quiet >= BEAT_SECONDS:
+                    quiet = 0.0
+                    yield BEAT
+            seconds = site.streams.look_seconds
+            if not await site.streams.pause(seconds):
                 return
-            quiet += LOOK_SECONDS
+            quiet += seconds
 
     return Events(opening())
+
+
+def _known(site: Site) -> tuple[int, str]:
+    """As long as this is the same, so is every list, but for jobs that were removed."""
+    return site.news.version, site.calls.access.authority.version

@@ -17,6 +17,7 @@ from jobworker.console.streams import Sent
 from jobworker.console.text import PlainText
 from jobworker.grpc_api.guard.audit_trail import Caller
 from jobworker.proto import workerservice_pb2 as pb
+from jobworker.supervisor import is_utf8
 
 # Of the output, so many lines at its end are shown, and no more bytes than these: where a
 # line begins in a gigabyte without one would have to be looked for.
@@ -93,15 +94,17 @@ def fitting(state: str) -> list[str]:
 
 
 def _again(job: JobStatus) -> str:
-    """Where the form is filled in with a job; empty for one too long for an address."""
+    """Where the form is filled in with a job; empty for one that no form can hold."""
     words = {
         "command": command_text(job),
         "directory": job.working_directory,
         "tenant": job.tenant,
         "queue": job.request.queue,
     }
-    query = urlencode({name: word for name, word in words.items() if word}, errors="replace")
-    return f"/start?{query}" if len(query) <= _MOST_ADDRESS and not job.command_cut else ""
+    if job.command_cut or not all(map(is_utf8, words.values())):
+        return ""
+    query = urlencode({name: word for name, word in words.items() if word})
+    return f"/start?{query}" if len(query) <= _MOST_ADDRESS else ""
 
 
 async def tail_of(site: Site, job_id: str, caller: Caller) -> Tail:

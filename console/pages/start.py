@@ -21,7 +21,10 @@ _FIELDS = ("command", "directory", "name", "tenant", "queue", "timeout", "key")
 
 async def form(site: Site, request: Request, caller: Caller) -> Response:
     """The form, empty or filled in by the address."""
-    filled = {name: request.query_params.get(name, "") for name in _FIELDS}
+    # What another site would have one start it does not fill in.
+    own = request.headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+    query = request.query_params if own else {}
+    filled = {name: query.get(name, "") for name in _FIELDS}
     return _form(site, request, caller, filled)
 
 

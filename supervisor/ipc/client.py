@@ -59,7 +59,7 @@ class SupervisorClient:
     def __init__(self, control: socket.socket) -> None:
         """`control` is the packet socket on which the keeper sends the ends of pipes."""
         self._control = control
-        self._observer: _Observer | None = None
+        self._observers: list[_Observer] = []
         self._judge: Judge | None = None
         self._protocol: FrameProtocol | None = None
         self._numbers = itertools.count(1)
@@ -261,12 +261,12 @@ class SupervisorClient:
         At first, and whenever there is a new supervisor, it is called for those
         that have not ended, and for those that ended `within_ns()` ago or later.
         """
-        self._observer = _Observer(within_ns, told)
+        self._observers.append(_Observer(within_ns, told))
         self._observe_on()
 
     def _observe_on(self) -> None:
-        if self._observer is not None:
-            within_ns = self._observer.within_ns()
+        if self._observers:
+            within_ns = max(one.within_ns() for one in self._observers)
             self._send_only(ipc.Request(observe=ipc.Observe(within_ns=within_ns)))
 
     def judge_turns(self, judge: "Judge") -> None:
@@ -357,8 +357,10 @@ class SupervisorClient:
         match event.WhichOneof("event"):
             case "changed":
                 self._watches.changed(event.changed.job)
-                if self._observer is not None:
-                    self._observer.told(JobSnapshot.from_message(event.changed.job))
+                if self._observers:
+                    job = JobSnapshot.from_message(event.changed.job)
+                    for observer in self._observers:
+                        observer.told(job)
             case "removed":
                 self._watches.removed(event.removed)
             case "turn":

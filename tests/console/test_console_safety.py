@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from jobworker.console.safety import Hosts
+from tests.conftest import POLICY, USERS
+from tests.console.conftest import SETTINGS
 from tests.console.test_console_pages import done
 from tests.front.admin.test_admin import audited
+from tests.front.test_front_killed import front_of
 from tests.support.pki import Authority
-from tests.support.server import Server
+from tests.support.server import Server, running_server
 from tests.support.waiting import until
 from tests.support.web.browser import CONSOLE_PORT, Answer, Browser, browser, tls
 
@@ -188,8 +192,11 @@ def test_other_sites_get_nothing_to_embed(alice: Browser, site: str) -> None:
         headers = {"sec_fetch_mode": mode, "sec_fetch_dest": destination}
         for path in ("/jobs", "/live/jobs", "/static/style.css"):
             assert alice.get(path, sec_fetch_site=site, **headers).status == 403
-    link = {"sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
-    assert alice.get("/jobs", sec_fetch_site=site, **link).status == 200
+    link = {"sec_fetch_mode": "navigate", "sec_fetch_dest": "document", "sec_fetch_site": site}
+    assert alice.get("/jobs", **link).status == 200
+    # A form that another site has filled in is shown empty.
+    assert "rm -rf" in alice.get("/start?command=rm+-rf", sec_fetch_site="same-origin").text
+    assert "rm -rf" not in alice.get("/start?command=rm+-rf", **link).text
 
 
 @pytest.mark.parametrize(
@@ -229,6 +236,14 @@ def test_every_answer_keeps_out_frames_sniffing_and_foreign_scripts(
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"
         assert "access-control-allow-origin" not in answer.headers
         assert answer.headers["cache-control"] == "no-store"
+
+
+def test_names_with_wildcards() -> None:
+    hosts = Hosts(lambda: ("*.example.org", "10.0.0.7", "2001:db8::7"), ("tunnel",))
+    known = ["a.example.org:1", "A.Example.Org", "10.0.0.7:443", "[2001:db8:0::7]:443", "tunnel"]
+    assert [host for host in known if not hosts.know(host)] == []
+    strange = ["example.org", ".example.org", "a.b.example.org", "10.0.0.70", "*.example.org:1", ""]
+    assert [host for host in strange if hosts.know(host)] == []
 
 
 # -- what jobs say -----------------------------------------------------------------
@@ -276,20 +291,44 @@ def test_a_gigabyte_opens_at_once_at_its_end(server: Server, alice: Browser) -> 
 
 def bytes_read(server: Server) -> int:
     """By the front, in all (proc(5), /proc/PID/io)."""
-    import psutil
-
-    (front,) = [
-        child
-        for child in psutil.Process(server.process.pid).children()
-        if "front" in " ".join(child.cmdline())
-    ]
-    return int(front.io_counters().read_chars)
+    return int(front_of(server).io_counters().read_chars)
 
 
 def test_a_form_without_end_is_not_read(alice: Browser) -> None:
     answer = alice.post("/start", {"command": "x" * 300_000}, origin=alice.origin)
     assert answer.status == 400
     assert "at most" in answer.text
+
+
+def test_a_download_waits_for_its_reader(server: Server, alice: Browser) -> None:
+    """What is not read yet stays in the files, and in the kernel's buffers."""
+    job = server.ask("alice", "start", "--", "head", "-c", "300M", "/dev/zero")
+    server.end("alice", job)
+    front = front_of(server)
+    before = front.memory_info().rss
+    with closing(alice.connection()) as connection:
+        connection.request("GET", f"/jobs/{job}/output", headers={"cookie": alice.cookie})
+        answer = connection.getresponse()
+        assert len(answer.read(1024 * 1024)) == 1024 * 1024
+        # Others are served meanwhile, and by then it would all have been read.
+        for _ in range(20):
+            assert alice.get("/jobs").status == 200
+        assert front.memory_info().rss - before < 64 * 1024 * 1024
+        left = 299 * 1024 * 1024
+        while piece := answer.read(1024 * 1024):
+            left -= len(piece)
+        assert left == 0
+    server.ask("alice", "rm", job)
+
+
+def test_a_client_with_too_many_connections_is_told_so(tmp_path: Path) -> None:
+    settings = SETTINGS + "connections: {per_name: 2}\n"
+    with running_server(tmp_path, USERS, POLICY, settings) as server:
+        alice = browser(server, "alice")
+        with alice.events("/live/jobs"), alice.events("/live/jobs"):
+            answer = alice.get("/jobs")
+            assert answer.status == 429
+            assert "alice has 2 connections" in answer.text
 
 
 def test_live_pages_are_bounded_for_each_user(server: Server, alice: Browser, bob: Browser) -> None:

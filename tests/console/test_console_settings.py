@@ -1,12 +1,16 @@
 """The console's settings: off unless they say where; what is wrong is told with its place."""
 
+import re
 import socket
 from pathlib import Path
 
 from tests.conftest import POLICY, USERS
 from tests.front.settings.test_serve_check import BAD_SETTINGS, places, serve, settings
+from tests.front.test_front_killed import front_of
 from tests.support.server import running_server
-from tests.support.web.browser import CONSOLE_PORT, browser
+from tests.support.waiting import until
+from tests.support.web.browser import CONSOLE, CONSOLE_PORT, browser
+from tests.test_rooms import loaded_by
 
 
 def test_without_the_setting_nothing_listens(tmp_path: Path) -> None:
@@ -22,6 +26,27 @@ def test_other_names_are_known_by_the_settings(tmp_path: Path) -> None:
         for host in ("jobs.tunnel.example:8443", "[2001:DB8:0::1]:50080", "localhost"):
             assert alice.get("/jobs", host=host).status == 200, host
         assert alice.get("/jobs", host="tunnel.example").status == 403
+
+
+def test_it_is_there_after_an_upgrade(tmp_path: Path) -> None:
+    with running_server(tmp_path, USERS, POLICY, CONSOLE) as server:
+        alice, front = browser(server, "alice"), front_of(server)
+        assert alice.get("/jobs").status == 200
+        done = serve(tmp_path, "--upgrade")
+        assert done.returncode == 0, done.stderr
+        assert alice.get("/jobs").status == 200
+        assert front_of(server).pid != front.pid
+        # And gone where the settings want it no more.
+        file = tmp_path / "server.yaml"
+        file.write_text(re.sub("(?m)^console:.*\n", "", file.read_text()))
+        assert serve(tmp_path, "--upgrade").returncode == 0
+        with socket.socket() as connection:
+            until(lambda: connection.connect_ex((server.host, CONSOLE_PORT)) != 0)
+
+
+def test_nothing_of_it_is_imported_without_the_setting() -> None:
+    loaded = loaded_by("jobworker.grpc_api.front")
+    assert not loaded & {"starlette", "uvicorn", "h11", "jinja2", "click"}
 
 
 def test_what_is_no_address_is_told_with_its_place(tmp_path: Path) -> None:
