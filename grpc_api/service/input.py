@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 import re
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
+from jobworker.grpc_api.guard.audit_trail import Session
 from jobworker.grpc_api.guard.guard import Call
 from jobworker.grpc_api.guard.refusal import Refusal, invalid
 from jobworker.proto import workerservice_pb2 as pb
@@ -23,13 +25,18 @@ _SENDER = re.compile(r"[A-Za-z0-9._-]{0,64}")
 
 @dataclass(eq=False)
 class _Sender:
-    """Who sends input in a call; `limit` ends what that waits for, `ousted_by` says for whom."""
+    """Who sends input in a call; `limit` ends what that waits for, `ousted_by` says for whom.
+
+    So many bytes of what they `sent` the job has taken, since they were `admitted`.
+    """
 
     who: str
     name: str
     shared: bool
     limit: asyncio.Timeout
     ousted_by: str = ""
+    admitted: bool = False
+    sent: int = 0
 
     def oust(self, other: str) -> None:
         self.ousted_by = other
@@ -85,6 +92,7 @@ class Inputs:
                     raise
                 yield pb.InputResponse()
             return
+        began, sender = time.monotonic(), None
         try:
             async with asyncio.timeout(None) as limit:
                 sender = _Sender(
@@ -94,18 +102,22 @@ class Inputs:
                     limit,
                 )
                 with self._admitted(call.job_id, sender, first.sharing) as job:
-                    async for given in self._given(call.job_id, job, first, rest):
+                    async for given in self._given(call.job_id, job, sender, first, rest):
                         yield pb.InputResponse(received=given.total, over=given.over)
                         if given.over:
                             return
         except TimeoutError:
-            if not sender.ousted_by:
+            if sender is None or not sender.ousted_by:
                 raise
             raise Refusal(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 "INPUT_TAKEN_OVER",
                 f"{sender.ousted_by} sends the job's input now",
             ) from None
+        finally:
+            if sender is not None and sender.admitted and call.job is not None:
+                seconds = time.monotonic() - began
+                call.ended(Session("attach", call.job, "input", sender.sent, 0, seconds))
 
     @contextmanager
     def _admitted(self, job_id: str, sender: _Sender, sharing: int) -> Iterator[_Job]:
@@ -124,6 +136,7 @@ class Inputs:
                         "(both must ask to), or only watch",
                     )
             job.senders.append(sender)
+            sender.admitted = True
             yield job
         finally:
             if sender in job.senders:
@@ -135,13 +148,18 @@ class Inputs:
         self,
         job_id: str,
         job: _Job,
+        sender: _Sender,
         first: pb.InputRequest,
         rest: AsyncIterator[pb.InputRequest],
     ) -> AsyncIterator[Received]:
-        yield await self._give(job_id, job, first)
+        given = await self._give(job_id, job, first)
+        sender.sent += len(first.data)
+        yield given
         async for request in rest:
             _check(request)
-            yield await self._give(job_id, job, request)
+            given = await self._give(job_id, job, request)
+            sender.sent += len(request.data)
+            yield given
 
     async def _give(self, job_id: str, job: _Job, request: pb.InputRequest) -> Received:
         """Pass a message on; returns when all of it has been taken, or no more is."""
