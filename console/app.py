@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from jobworker.console.errors import http_status
 from jobworker.console.live import job as live_job
 from jobworker.console.live import jobs as live_jobs
-from jobworker.console.pages import job, jobs, me, start
+from jobworker.console.pages import job, jobs, me, schedules, start
 from jobworker.console.safety import Hosts, Safety
 from jobworker.console.site import Site
 from jobworker.grpc_api.guard.audit_trail import Caller
@@ -30,6 +30,7 @@ _READ: dict[str, _Page] = {
     "/jobs/{job}": job.job,
     "/jobs/{job}/output": job.download,
     "/queue": jobs.queue,
+    "/schedules": schedules.schedules,
     "/start": start.form,
     "/me": me.me,
     "/live/jobs": live_jobs.jobs,
@@ -37,6 +38,7 @@ _READ: dict[str, _Page] = {
 }
 _CHANGE: dict[str, _Page] = {
     "/jobs/{job}/{act}": job.act,
+    "/schedules/{act}": schedules.act,
     "/start": start.start,
 }
 

@@ -108,7 +108,7 @@ ALLOWED = {
     "console": "grpc_api grpc_api.guard grpc_api.service proto supervisor",
     # They tell of jobs in the words of the command.
     "console.pages": """
-        cli cli.display client console grpc_api.guard proto supervisor
+        authz.policy cli cli.display client console grpc_api.guard proto supervisor
     """,
     "console.live": "client console console.pages grpc_api.guard grpc_api.service proto supervisor",
     "console.app": "console console.live console.pages grpc_api.guard supervisor",
@@ -144,7 +144,7 @@ DOORS = {
     "cli.commands": "new_job",
     "cli.display": "job lines progress rights sink table usage",
     "console.live": "job jobs",
-    "console.pages": "job jobs me start views",
+    "console.pages": "job jobs me schedules start views",
     "grpc_api.admin": "acts caller desk drain",
     "grpc_api.edge": "admission credentials edge output_connection peers tls",
     "grpc_api.guard": """

@@ -94,7 +94,7 @@ def job_text(job: JobStatus, now: datetime) -> str:
         "PID": "" if job.ended or not job.pid else str(job.pid),
         "Owner": f"{job.owner} (tenant {job.tenant})" if job.tenant else job.owner,
         "Directory": job.working_directory,
-        "Labels": _labels(job),
+        "Labels": labels_text(job),
         "Within": f"job {job.inside}" if job.inside else "",
         "Started": _when(job.created_at, now),
         "Ended": _when(job.ended_at, now),
@@ -193,7 +193,8 @@ def jobs_text(
     return table_text(rows, width, styles)
 
 
-def _labels(job: JobStatus) -> str:
+def labels_text(job: JobStatus) -> str:
+    """Return the labels in a line, by their keys."""
     return ",".join(f"{key}={value}" for key, value in sorted(job.request.labels.items()))
 
 
@@ -214,7 +215,7 @@ COLUMNS: dict[str, Callable[[JobStatus, datetime], str]] = {
     "pid": lambda job, _: str(job.pid or "-"),
     "user": lambda job, _: job.user,
     "queue": lambda job, _: job.request.queue or "-",
-    "labels": lambda job, _: printable(_labels(job)) or "-",
+    "labels": lambda job, _: printable(labels_text(job)) or "-",
     "output": lambda job, _: str(job.output_bytes),
     "command": lambda job, _: printable(command_text(job)),
 }

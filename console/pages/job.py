@@ -1,14 +1,17 @@
 """One job: what there is to say of it, the end of its output, and what may be done to it."""
 
-from collections.abc import AsyncIterator
+import secrets
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+from google.protobuf.message import Message
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from jobworker.cli.display.job import command_text
+from jobworker.cli.selection import GOING_ON
 from jobworker.client.messages import JobStatus, read_job
 from jobworker.console.errors import invalid_form
 from jobworker.console.pages.views import facts, mood
@@ -31,18 +34,20 @@ STREAMS = {
 
 
 class _Act(NamedTuple):
-    """What a button does: the method and its request, and the right that it takes."""
+    """What a button does: the method and its request, the right it takes, and in which states."""
 
     method: str
-    request: pb.StopRequest | pb.PauseRequest | pb.ResumeRequest | pb.RemoveRequest
+    request: Message
     action: str
+    states: Collection[str]
 
 
 _ACTS = {
-    "stop": _Act("Stop", pb.StopRequest(noWait=True), "stop"),
-    "pause": _Act("Pause", pb.PauseRequest(), "signal"),
-    "resume": _Act("Resume", pb.ResumeRequest(), "signal"),
-    "remove": _Act("Remove", pb.RemoveRequest(), "stop"),
+    "pause": _Act("Pause", pb.PauseRequest(), "signal", ("running",)),
+    "resume": _Act("Resume", pb.ResumeRequest(), "signal", ("paused",)),
+    "stop": _Act("Stop", pb.StopRequest(noWait=True), "stop", GOING_ON),
+    "again": _Act("Again", pb.AgainRequest(), "start", ("ended",)),
+    "remove": _Act("Remove", pb.RemoveRequest(), "stop", ("ended",)),
 }
 
 
@@ -65,8 +70,10 @@ async def job(site: Site, request: Request, caller: Caller) -> Response:
     # Nothing is offered that would be refused.
     may = {
         action: judge(caller.identity, action, found).error is None
-        for action in ("output", "signal", "stop")
+        for action in ("output", "signal", "start", "stop")
     }
+    # Only one's own are started again.
+    may["start"] = may["start"] and found.owner == caller.identity.common_name
     tail = await tail_of(site, found.id, caller) if may["output"] else None
     read = read_job(message)
     return site.page(
@@ -81,6 +88,7 @@ async def job(site: Site, request: Request, caller: Caller) -> Response:
         over=read.ended and (read.output_complete or tail is None),
         acts=[act for act in _ACTS if may[_ACTS[act].action]],
         fitting=fitting(read.state),
+        key=secrets.token_hex(16),
         again=_again(read),
         tail=tail,
         live=f"/live/jobs/{found.id}?from={tail.end if tail else ''}",
@@ -89,8 +97,7 @@ async def job(site: Site, request: Request, caller: Caller) -> Response:
 
 def fitting(state: str) -> list[str]:
     """The buttons that a job in a state is for."""
-    others = {"ended": ["remove"], "paused": ["resume", "stop"], "running": ["pause", "stop"]}
-    return others.get(state, ["stop"])
+    return [name for name, act in _ACTS.items() if state in act.states]
 
 
 def _again(job: JobStatus) -> str:
@@ -152,14 +159,18 @@ def _last(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 async def act(site: Site, request: Request, caller: Caller) -> Response:
     """Do to a job what a button says (POST)."""
-    await site.form(request, caller)
+    fields = await site.form(request, caller)
     chosen = _ACTS.get(request.path_params["act"])
     if chosen is None:
         raise invalid_form("there is no such button")
-    asked = type(chosen.request)()
-    asked.CopyFrom(chosen.request)  # type: ignore[arg-type]
+    asked: Any = type(chosen.request)()
+    asked.CopyFrom(chosen.request)
     job_id = asked.jobID = request.path_params["job"]
-    await site.calls.call(chosen.method, asked, caller)
+    if isinstance(asked, pb.AgainRequest):
+        asked.requestID = fields.get("key", "")
+    answer = await site.calls.call(chosen.method, asked, caller)
+    if isinstance(answer, pb.StartResponse):
+        job_id = answer.jobID
     return RedirectResponse("/jobs" if chosen.method == "Remove" else f"/jobs/{job_id}", 303)
 
 

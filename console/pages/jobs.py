@@ -6,49 +6,61 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
+from jobworker.cli.selection import STATES
+from jobworker.console.errors import invalid_form
 from jobworker.console.pages.views import row
 from jobworker.console.site import Site
 from jobworker.grpc_api.guard.audit_trail import Caller
 from jobworker.proto import workerservice_pb2 as pb
 
 PAGE = 50
-# Those that have not ended, of which the waiting ones are some.
+# What the filter has beside the states.
+NOT_ENDED = "not ended"
+FAILED = "failed"
 _MOST_WAITING = 1000
 
 
 class Wanted(NamedTuple):
     """Which jobs are asked for: the words in the address of the page."""
 
-    running: bool
+    state: str
     owner: str
     tenant: str
+    name: str
+    label: str
+    command: str
     before: str
 
     @classmethod
     def of(cls, request: Request) -> "Wanted":
         """What an address says."""
-        query = request.query_params
-        return cls(
-            running=query.get("state") == "running",
-            owner=query.get("owner", "").strip(),
-            tenant=query.get("tenant", "").strip(),
-            before=query.get("before", ""),
-        )
+        words = {name: request.query_params.get(name, "").strip() for name in cls._fields}
+        return cls(**words)
 
     def message(self) -> pb.ListRequest:
-        """The request that List takes."""
-        return pb.ListRequest(
-            running=self.running,
+        """The request that List takes. Raises Refusal."""
+        key, equals, value = self.label.partition("=")
+        asked = pb.ListRequest(
+            running=self.state == NOT_ENDED,
+            failed=self.state == FAILED,
             owner=self.owner,
             tenant=self.tenant,
+            name=self.name,
+            labels={key: value} if equals else {},
+            labelKeys=[] if equals or not key else [key],
+            command=self.command,
             pageSize=PAGE,
             pageToken=self.before,
         )
+        if self.state not in ("", NOT_ENDED, FAILED):
+            if self.state not in STATES:
+                raise invalid_form(f"{self.state[:64]!r} is no state of a job")
+            asked.states.append(getattr(pb, f"JOB_STATE_{self.state.upper()}"))
+        return asked
 
     def query(self, before: str) -> str:
         """The words for the page that begins behind a job; for the first, behind none."""
-        words = {"state": "running" if self.running else "", "owner": self.owner}
-        words |= {"tenant": self.tenant, "before": before}
+        words = self._replace(before=before)._asdict()
         return urlencode({name: word for name, word in words.items() if word})
 
 
@@ -62,6 +74,7 @@ async def jobs(site: Site, request: Request, caller: Caller) -> Response:
         "jobs.html",
         rows=[row(job) for job in answer.jobs],
         wanted=wanted,
+        states=("", NOT_ENDED, FAILED, *STATES),
         newer=f"/jobs?{wanted.query('')}" if wanted.before else "",
         older=f"/jobs?{wanted.query(answer.nextPageToken)}" if answer.nextPageToken else "",
         live=f"/live/jobs?{wanted.query(wanted.before)}",
@@ -70,9 +83,8 @@ async def jobs(site: Site, request: Request, caller: Caller) -> Response:
 
 async def queue(site: Site, request: Request, caller: Caller) -> Response:
     """Those that wait for their turn, the oldest first, as far as the caller may list them."""
-    message = pb.ListRequest(running=True, pageSize=_MOST_WAITING)
+    message = pb.ListRequest(states=[pb.JOB_STATE_PENDING], pageSize=_MOST_WAITING)
     answer = await site.calls.call("List", message, caller)
-    waiting = [job for job in answer.jobs if job.state == pb.JOB_STATE_PENDING]
-    waiting.sort(key=lambda job: (job.request.queue, job.jobID))
+    waiting = sorted(answer.jobs, key=lambda job: (job.request.queue, job.jobID))
     rows = [(row(job), job.request.queue, job.request.priority, job.detail) for job in waiting]
     return site.page(request, caller, "queue.html", rows=rows, more=bool(answer.nextPageToken))

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TypedDict
 
-from jobworker.cli.display.job import command_text, outcome_text
+from google.protobuf.message import Message
+
+from jobworker.cli.display.job import command_text, labels_text, outcome_text
 from jobworker.cli.display.usage import limits_text, usage_text
 from jobworker.cli.job_ids import short_id
 from jobworker.cli.quantities import size_text, span_text
@@ -24,6 +26,7 @@ class Row(TypedDict):
     name: str
     owner: str
     tenant: str
+    labels: str
     created: str
     took: str
     state: str
@@ -41,6 +44,7 @@ def row(message: pb.QueryStatusResponse) -> Row:
         name=visible(job.request.name),
         owner=visible(job.owner),
         tenant=visible(job.tenant),
+        labels=visible(labels_text(job)),
         created=moment(job.created_at),
         took=span_text(job.ended_at - job.created_at) if job.ended_at and job.created_at else "",
         state=visible(outcome_text(job)),
@@ -67,6 +71,7 @@ def facts(message: pb.QueryStatusResponse) -> dict[str, str]:
         "State": outcome_text(job) if job.ended else job.state,
         "Detail": job.detail,
         "Name": job.request.name,
+        "Labels": labels_text(job),
         "Owner": f"{job.owner} (tenant {job.tenant})" if job.tenant else job.owner,
         "Started": moment(job.created_at),
         "Ended": moment(ended),
@@ -80,6 +85,11 @@ def facts(message: pb.QueryStatusResponse) -> dict[str, str]:
         "Output": f"{size_text(job.output_bytes)}{dropped}",
     }
     return {name: visible(text) for name, text in told.items() if text}
+
+
+def stamped(message: Message, field: str) -> str:
+    """The time in a field of a message, empty where it is not set."""
+    return moment(getattr(message, field).ToDatetime(tzinfo=UTC)) if message.HasField(field) else ""
 
 
 def moment(time: datetime | None) -> str:

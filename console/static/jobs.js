@@ -33,6 +33,7 @@
       cell("Name", job.name),
       cell("Owner", job.owner),
       cell("Tenant", job.tenant),
+      cell("Labels", job.labels),
       cell("Started", job.created),
       cell("Took", job.took),
       cell("State", job.state, "span", job.mood),

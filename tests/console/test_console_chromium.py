@@ -75,9 +75,11 @@ def test_without_scripts_and_by_the_keyboard(server: Server, page: Page) -> None
     server.end("alice", job)
     page.without_scripts()
     page.open("/jobs")
-    # The skip link, four pages, three filters, the button, and the newest job.
-    for _ in range(10):
+    # The skip link, the pages, the filters, the button, and the newest job.
+    for _ in range(20):
         page.press("Tab", 9)
+        if page.value("document.activeElement.title") == job:
+            break
     page.press("Enter", 13)
     page.until(f"location.pathname === '/jobs/{job}'")
     page.until(f"{TEXT}.includes('without a script')")
@@ -87,8 +89,10 @@ def test_without_scripts_and_by_the_keyboard(server: Server, page: Page) -> None
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everybody_can_use_it(server: Server, page: Page, scheme: str) -> None:
     """What axe-core finds fault with: contrast, names of fields, order of headings and so on."""
+    words = ("--name", "nightly", "--cron", "30 2 * * *", "--replace")
+    server.ask("alice", "schedule", "add", *words, "--", "true")
     job = server.ask("alice", "start", "--", "sh", "-c", "echo out; echo err >&2; sleep 1000")
-    for path in ("/jobs", f"/jobs/{job}", "/queue", "/start", "/me", "/nothing"):
+    for path in ("/jobs", f"/jobs/{job}", "/queue", "/schedules", "/start", "/me", "/nothing"):
         for width, height in SIZES:
             page.open(path)
             page.look(width, height, scheme)
@@ -97,7 +101,7 @@ def test_everybody_can_use_it(server: Server, page: Page, scheme: str) -> None:
     server.ask("alice", "stop", job)
 
 
-@pytest.mark.parametrize("path", ["/jobs", "/queue", "/start", "/me", "/nothing"])
+@pytest.mark.parametrize("path", ["/jobs", "/queue", "/schedules", "/start", "/me", "/nothing"])
 def test_pages_fit_narrow_and_wide_windows(page: Page, tmp_path: Path, path: str) -> None:
     page.open(path)
     for scheme in ("light", "dark"):

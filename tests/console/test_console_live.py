@@ -27,7 +27,7 @@ def read_until(events: Events, text: str) -> list[tuple[str, str]]:
 
 
 def test_a_list_follows_what_happens(server: Server, alice: Browser, bob: Browser) -> None:
-    with alice.events("/live/jobs?state=running") as mine, bob.events("/live/jobs") as others:
+    with alice.events("/live/jobs?state=not+ended") as mine, bob.events("/live/jobs") as others:
         assert mine.until("jobs") == []
         assert others.until("jobs") == []
         job = server.ask("alice", "start", "--", "sleep", "1000")

@@ -45,12 +45,47 @@ def test_filters_are_those_of_list(server: Server, alice: Browser, ann: Browser)
     ended = done(server, "alice", "true")
     runs = server.ask("alice", "start", "--", "sleep", "1000")
     try:
-        assert listed(alice.get("/jobs?state=running").text) == [runs]
+        assert listed(alice.get("/jobs?state=not+ended").text) == [runs]
         assert ended in listed(ann.get("/jobs?owner=alice").text)
         assert ended in listed(ann.get("/jobs?tenant=team-a").text)
         assert listed(ann.get("/jobs?owner=nobody").text) == []
+        assert listed(alice.get("/jobs?state=running").text) == [runs]
+        assert runs not in listed(alice.get("/jobs?state=ended").text)
+        assert alice.get("/jobs?state=dancing").status == 400
     finally:
         server.ask("alice", "stop", runs)
+
+
+def test_jobs_are_found_by_name_label_command_and_failure(server: Server, alice: Browser) -> None:
+    words = (
+        "run",
+        "--name",
+        "nightly-7",
+        "--label",
+        "team=<b>",
+        "--",
+        "sh",
+        "-c",
+        "exit 4 # needle",
+    )
+    assert server.run("alice", *words).returncode == 4
+    (job,) = listed(alice.get("/jobs?name=nightly-*").text)
+    for query in (
+        "label=team",
+        "label=team%3D%3Cb%3E",
+        "command=needle",
+        "state=failed&name=night*",
+    ):
+        assert listed(alice.get(f"/jobs?{query}").text) == [job], query
+    for query in (
+        "label=team%3Dother",
+        "name=nothing",
+        "command=haystack",
+        "name=night*&state=running",
+    ):
+        assert listed(alice.get(f"/jobs?{query}").text) == [], query
+    page = alice.get(f"/jobs/{job}").text
+    assert "<dt>Labels</dt><dd>team=&lt;b&gt;</dd>" in page
 
 
 def test_older_jobs_are_on_further_pages(server: Server, bob: Browser) -> None:
@@ -157,12 +192,27 @@ def test_a_job_is_started_from_the_form(server: Server, alice: Browser) -> None:
 
 def test_a_job_is_started_again_from_another(server: Server, alice: Browser) -> None:
     job = done(server, "alice", "sh", "-c", "echo 'a & \"b\"' <&1")
-    link = re.search('<a href="([^"]+)">Start another', alice.get(f"/jobs/{job}").text)
+    link = re.search('<a href="([^"]+)">Fill in', alice.get(f"/jobs/{job}").text)
     assert link is not None
     form = html.unescape(alice.get(html.unescape(link[1])).text)
     assert "\nsh -c 'echo '\"'\"'a & \"b\"'\"'\"' <&1'</textarea>" in form
     long = done(server, "alice", "true", "x" * 5000)
-    assert "Start another" not in alice.get(f"/jobs/{long}").text
+    assert "Fill in" not in alice.get(f"/jobs/{long}").text
+
+
+def test_one_button_starts_a_job_again(server: Server, alice: Browser, ann: Browser) -> None:
+    job = done(server, "alice", "sh", "-c", "echo once more")
+    key = re.search('name="key" value="([0-9a-f]+)"', alice.get(f"/jobs/{job}").text)
+    assert key is not None
+    again = f"/jobs/{job}/again"
+    first, second = (alice.press(again, f"/jobs/{job}", key=key[1]) for _ in range(2))
+    assert first.status == 303
+    assert first.headers["location"] == second.headers["location"] != f"/jobs/{job}"
+    other = first.headers["location"].removeprefix("/jobs/")
+    server.end("alice", other)
+    assert server.ask("alice", "logs", other) == "once more"
+    assert 'data-act="again"' not in ann.get(f"/jobs/{job}").text
+    assert ann.press(again, "/start").status == 403
 
 
 def test_a_form_that_is_sent_twice_starts_one_job(server: Server, alice: Browser) -> None:

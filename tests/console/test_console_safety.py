@@ -265,7 +265,7 @@ def test_what_is_typed_into_an_address_is_text(alice: Browser) -> None:
     typed = "%22%3E%3Cscript%3Ealert(1)%3C%2Fscript%3E"
     for path in (f"/jobs?owner={typed}", f"/start?command={typed}", f"/jobs/{typed}"):
         check_harmless(alice.get(path).text)
-    for path in ("/queue", "/me", "/nothing"):
+    for path in ("/queue", "/schedules", "/me", "/nothing"):
         check_harmless(alice.get(path).text)
 
 
