@@ -60,7 +60,7 @@ coverage: venv
 
 # A hundred kills, and a hundred freezes, of the service's processes.
 chaos: venv
-	$(BIN)/python -m pytest -m chaos -s tests/supervisor/recovery/test_chaos.py $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m chaos -s tests/supervisor/recovery/test_chaos.py tests/supervisor/recovery/test_chaos_waiting.py $(PYTEST_ARGS)
 
 # Limits, users and isolation in user-mode Linux alone; they are part of make test.
 guest: venv
