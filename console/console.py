@@ -15,16 +15,24 @@ from jobworker.grpc_api.edge.edge import Edge
 
 log = logging.getLogger(__name__)
 
+# A supervisor that comes back tells of the jobs that have ended since; longer than it may take.
+_OUTAGE_NS = 600 * 1_000_000_000
+
 
 class Console:
     """Serves pages from `start` on until `close`; belongs to the event loop."""
 
-    def __init__(self, edge: Edge, calls: Calls, hosts: Iterable[str]) -> None:
-        """`edge` leads to the socket that is given to `start`; `hosts` are names beside its."""
+    def __init__(
+        self, edge: Edge, calls: Calls, hosts: Iterable[str], stall_seconds: float
+    ) -> None:
+        """`edge` leads to the socket that is given to `start`; `hosts` are names beside its.
+
+        A reader that takes nothing of an answer for `stall_seconds` is cut.
+        """
         self.edge = edge
-        self._streams = Streams()
+        self._streams = Streams(stall_seconds)
         site = Site(calls, edge, self._streams)
-        calls.access.supervisor.observe(lambda: 0, site.news.told)
+        calls.access.supervisor.observe(lambda: _OUTAGE_NS, site.news.told)
         self._server = WebServer(application(site, Hosts(lambda: edge.hosts, hosts)))
 
     async def start(

@@ -27,16 +27,18 @@ IN_ALL = 512
 # How often a list is looked at, and what each stream may have of a processor, about.
 LOOK_SECONDS = 1.0
 LOOK_SECONDS_EACH = 0.02
-# How long a reader may take nothing.
-STALL_SECONDS = 60.0
 # What comes at least so often keeps what lies between from ending the connection.
 BEAT_SECONDS = 15.0
 
 
 class Streams:
-    """Counts the streams that are open; `closing` is set when the front ends."""
+    """Counts the streams that are open; `closing` is set when the front ends.
 
-    def __init__(self) -> None:
+    A reader of one that takes nothing for `stall_seconds` is cut.
+    """
+
+    def __init__(self, stall_seconds: float) -> None:
+        self.stall_seconds = stall_seconds
         self.closing = asyncio.Event()
         self._open: Counter[str] = Counter()
 
@@ -92,8 +94,9 @@ class Sent(Response):
     or, where there are none, the answer is cut short.
     """
 
-    def __init__(self, opening: Opening, headers: Mapping[str, str]) -> None:
+    def __init__(self, opening: Opening, headers: Mapping[str, str], stall_seconds: float) -> None:
         super().__init__(status_code=200, headers=headers)
+        self._stall_seconds = stall_seconds
         # Of unknown length.
         del self.headers["content-length"]
         self._opening = opening
@@ -127,7 +130,7 @@ class Sent(Response):
                 begun = True
                 status, headers = self.status_code, self.raw_headers
                 await send({"type": "http.response.start", "status": status, "headers": headers})
-            async with unless_stalled(STALL_SECONDS):
+            async with unless_stalled(self._stall_seconds):
                 await send({"type": "http.response.body", "body": piece, "more_body": more})
 
         try:
@@ -151,8 +154,8 @@ async def _gone(receive: Receive) -> None:
 class Events(Sent):
     """A stream of server-sent events."""
 
-    def __init__(self, opening: Opening) -> None:
-        super().__init__(opening, {"content-type": "text/event-stream"})
+    def __init__(self, opening: Opening, stall_seconds: float) -> None:
+        super().__init__(opening, {"content-type": "text/event-stream"}, stall_seconds)
 
     def last_words(self, error: Refusal | SupervisorError) -> bytes:
         """Why there are no more; the browser asks again only where that may help."""

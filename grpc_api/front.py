@@ -226,7 +226,7 @@ async def _console(config: ServerConfig, calls: Calls, line: Line) -> "Console |
 
     backend = config.runtime_directory() / "web.sock"
     edge = Edge(tls_files(config), backend, _limits(config), FOR_BROWSERS)
-    console = Console(edge, calls, config.console.hosts)
+    console = Console(edge, calls, config.console.hosts, config.connections.stall_seconds)
     await console.start(backend, address, line.listening)
     return console
 

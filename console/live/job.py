@@ -48,7 +48,7 @@ async def job(site: Site, request: Request, caller: Caller) -> Response:
             watching = _Watching(site, call.job_id, offset)
             yield await stack.enter_async_context(aclosing(watching.events()))
 
-    return Events(opening())
+    return Events(opening(), site.streams.stall_seconds)
 
 
 class _Watching:

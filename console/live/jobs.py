@@ -46,7 +46,7 @@ async def jobs(site: Site, request: Request, caller: Caller) -> Response:
                 return
             quiet += seconds
 
-    return Events(opening())
+    return Events(opening(), site.streams.stall_seconds)
 
 
 def _known(site: Site) -> tuple[int, str]:

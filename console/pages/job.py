@@ -188,10 +188,8 @@ async def download(site: Site, request: Request, caller: Caller) -> Response:
 
     name = f"job-{asked.jobID}".encode("ascii", "replace").decode()
     safe = "".join(char if char.isalnum() or char in "-." else "_" for char in name)
-    return Sent(
-        opening(),
-        {
-            "content-type": "application/octet-stream",
-            "content-disposition": f'attachment; filename="{safe}.out"',
-        },
-    )
+    headers = {
+        "content-type": "application/octet-stream",
+        "content-disposition": f'attachment; filename="{safe}.out"',
+    }
+    return Sent(opening(), headers, site.streams.stall_seconds)

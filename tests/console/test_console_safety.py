@@ -321,6 +321,21 @@ def test_a_download_waits_for_its_reader(server: Server, alice: Browser) -> None
     server.ask("alice", "rm", job)
 
 
+def test_who_reads_nothing_of_a_download_is_cut(tmp_path: Path) -> None:
+    settings = SETTINGS + "connections: {stall_seconds: 1}\n"
+    with running_server(tmp_path, USERS, POLICY, settings) as server:
+        alice = browser(server, "alice")
+        job = server.ask("alice", "start", "--", "head", "-c", "300M", "/dev/zero")
+        server.end("alice", job)
+        with closing(alice.connection()) as connection:
+            connection.request("GET", f"/jobs/{job}/output")
+            answer = connection.getresponse()
+            until(lambda: any("took nothing for 1 s" in line for line in server.log))
+            # It is told apart from a whole one.
+            with pytest.raises((http.client.IncompleteRead, ConnectionError, ssl.SSLError)):
+                answer.read()
+
+
 def test_a_client_with_too_many_connections_is_told_so(tmp_path: Path) -> None:
     settings = SETTINGS + "connections: {per_name: 2}\n"
     with running_server(tmp_path, USERS, POLICY, settings) as server:
