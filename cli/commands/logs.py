@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 import click
 
 from jobworker.cli.errors import printable
-from jobworker.cli.job_ids import JobID
 from jobworker.cli.options import OutputFormat, client_command, output_option
 from jobworker.cli.quantities import MOST_BYTES, Bytes, Moment
+from jobworker.cli.selection import choosing_jobs
 
 if TYPE_CHECKING:
     from jobworker.cli.display.sink import Sink
@@ -73,17 +73,17 @@ _SELECT_OPTIONS = (
 
 
 @click.command()
-@click.argument("jobs", type=JobID(), metavar="JOB...", nargs=-1, required=True)
 @select_options
 @click.option("--timestamps", "-t", is_flag=True, help="Tell of each line when it came.")
 @click.option("--merge", is_flag=True, help="What came on stderr to stdout, too.")
 @click.option("--raw", is_flag=True, help="Of several jobs, too, nothing but the bytes.")
 @output_option
 @client_command
+@choosing_jobs()
 def logs(
     service: "Service",
-    jobs: tuple[str, ...],
     *,
+    jobs: tuple[str, ...],
     timestamps: bool,
     merge: bool,
     raw: bool,

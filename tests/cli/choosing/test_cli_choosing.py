@@ -51,6 +51,16 @@ def test_waiting_for_what_is_chosen(server: Server) -> None:
     assert sorted(line.split()[-1] for line in done.stdout.decode().splitlines()) == ["0", "3"]
 
 
+def test_the_output_of_what_is_chosen(server: Server) -> None:
+    """Of jobs that have ended as well."""
+    jobs = [
+        server.ask("alice", "start", "--label", "a=b", "--", "echo", f"out {n}") for n in range(3)
+    ]
+    server.ask("alice", "wait", *jobs)
+    done = server.run("alice", "logs", "-f", "--label", "a=b", "--raw")
+    assert sorted(done.stdout.splitlines()) == [b"out 0", b"out 1", b"out 2"]
+
+
 def test_nothing_chosen_is_no_failure(server: Server) -> None:
     for words in (("stop", "--mine"), ("wait", "--label", "a"), ("rm", "--name", "x*")):
         done = server.run("alice", *words)
@@ -58,7 +68,7 @@ def test_nothing_chosen_is_no_failure(server: Server) -> None:
         assert b"there is no such job" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["stop", "wait", "rm", "pause", "resume"])
+@pytest.mark.parametrize("command", ["stop", "wait", "rm", "pause", "resume", "logs"])
 def test_choosing_nothing_and_both_are_mistakes(server: Server, command: str) -> None:
     done = server.run("alice", command)
     assert (done.returncode, done.stdout) == (2, b"")
