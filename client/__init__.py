@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         ServerFault,
         Unreachable,
     )
-    from jobworker.client.messages import JobStatus, Me, StartOptions
+    from jobworker.client.messages import JobStatus, ListOptions, Me, StartOptions
     from jobworker.client.pieces import Chunk, Gap, Piece
     from jobworker.client.sync import Client, Job, Result
 
@@ -64,6 +64,7 @@ _HOME = {
     "Refused": "errors",
     "Result": "sync",
     "ServerFault": "errors",
+    "ListOptions": "messages",
     "StartOptions": "messages",
     "Unreachable": "errors",
 }
@@ -84,6 +85,7 @@ __all__ = [
     "JobFailed",
     "JobStatus",
     "LimitReached",
+    "ListOptions",
     "Me",
     "NoSuchJob",
     "NotPossible",

@@ -21,8 +21,10 @@ from jobworker.client.errors import CallFailed, ClientError, JobFailed
 from jobworker.client.follow import outlast, read_output
 from jobworker.client.messages import (
     JobStatus,
+    ListOptions,
     Me,
     StartOptions,
+    list_message,
     read_job,
     read_me,
     start_message,
@@ -106,11 +108,10 @@ class AsyncClient:
         request = pb.QueryStatusRequest(jobID=job_id)
         return read_job(await self.call("QueryStatus", request, f"the job {job_id}"))
 
-    async def jobs(
-        self, *, running: bool = False, owner: str = "", tenant: str = ""
-    ) -> AsyncIterator[JobStatus]:
-        """Yield the jobs that one may see, newest first."""
-        request = pb.ListRequest(running=running, owner=owner, tenant=tenant, pageSize=PAGE_JOBS)
+    async def jobs(self, **which: Unpack[ListOptions]) -> AsyncIterator[JobStatus]:
+        """Yield the jobs that one may see, newest first; `which` chooses among them."""
+        request = list_message(which)
+        request.pageSize = PAGE_JOBS
         while True:
             page: pb.ListResponse = await self.call("List", request, "the list of jobs")
             for status in page.jobs:

@@ -114,8 +114,10 @@ class StartOptions(TypedDict, total=False):
     `env` are variables, by their names, and `cwd` the directory, relative to the home of
     the job's user; `tenant` is one of the certificate's, the first by default; `timeout`
     and `grace` are seconds; two starts with one `key` start one job; `name` is what it is
-    found by, and no other of one's jobs that have not ended has. `request` has
-    whatever else the contract knows, such as `limits`, and gives way to the others.
+    found by, and no other of one's jobs that have not ended has, by its `labels` it is
+    found among others; it comes `after` the jobs of these IDs or names, where they end with
+    0. `request` has whatever else the contract knows, such as `limits`, and gives way to
+    the others.
     """
 
     env: Mapping[str, str]
@@ -124,8 +126,56 @@ class StartOptions(TypedDict, total=False):
     timeout: float
     grace: float
     name: str
+    labels: Mapping[str, str]
+    after: Sequence[str]
     key: str
     request: pb.StartRequest
+
+
+class ListOptions(TypedDict, total=False):
+    """Which jobs: all holds that is given.
+
+    `running` means not ended; `states` any of pending, starting, running, paused, stopping
+    and ended; `failed` ended, but not by exit with 0; `since` and `until` when it began;
+    a `name` may have * and ?; `labels` all of them; `command` is a part of that.
+    """
+
+    running: bool
+    states: Sequence[str]
+    failed: bool
+    since: datetime
+    until: datetime
+    name: str
+    labels: Mapping[str, str]
+    command: str
+    owner: str
+    tenant: str
+
+
+def list_message(options: ListOptions) -> pb.ListRequest:
+    """Return the request for a list. Raises ValueError for a state that there is not."""
+    request = pb.ListRequest(
+        running=options.get("running", False),
+        states=[_state(word) for word in options.get("states", ())],
+        failed=options.get("failed", False),
+        name=options.get("name", ""),
+        labels=options.get("labels", {}),
+        command=options.get("command", ""),
+        owner=options.get("owner", ""),
+        tenant=options.get("tenant", ""),
+    )
+    if "since" in options:
+        request.since.FromDatetime(options["since"])
+    if "until" in options:
+        request.until.FromDatetime(options["until"])
+    return request
+
+
+def _state(word: str) -> str:
+    name = f"JOB_STATE_{word.upper()}"
+    if name not in pb.JobState.DESCRIPTOR.values_by_name:
+        raise ValueError(f"{word!r} is no state of a job")
+    return name
 
 
 def start_message(
@@ -138,6 +188,8 @@ def start_message(
     request.requestID = options.get("key") or request.requestID or os.urandom(16).hex()
     request.tenant = options.get("tenant", request.tenant)
     request.name = options.get("name", request.name)
+    request.labels.update(options.get("labels", {}))
+    request.after.extend(options.get("after", ()))
     request.timeoutSeconds = options.get("timeout", request.timeoutSeconds)
     request.graceSeconds = options.get("grace", request.graceSeconds)
     variables = [(os.fsencode(name), os.fsencode(value)) for name, value in _env(options)]

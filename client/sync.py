@@ -16,8 +16,10 @@ from jobworker.client.follow import outlast, read_output
 from jobworker.client.input import sending
 from jobworker.client.messages import (
     JobStatus,
+    ListOptions,
     Me,
     StartOptions,
+    list_message,
     read_job,
     read_me,
     start_message,
@@ -126,11 +128,10 @@ class Client:
         """Return what there is to know of a job."""
         return read_job(self.call(lambda: self.service.status(job_id), f"the job {job_id}"))
 
-    def jobs(
-        self, *, running: bool = False, owner: str = "", tenant: str = ""
-    ) -> Iterator[JobStatus]:
-        """Yield the jobs that one may see, newest first."""
-        request = pb.ListRequest(running=running, owner=owner, tenant=tenant, pageSize=PAGE_JOBS)
+    def jobs(self, **which: Unpack[ListOptions]) -> Iterator[JobStatus]:
+        """Yield the jobs that one may see, newest first; `which` chooses among them."""
+        request = list_message(which)
+        request.pageSize = PAGE_JOBS
         while True:
             page = self.call(lambda: self.service.list(request), "the list of jobs")
             yield from map(read_job, page.jobs)

@@ -1,6 +1,7 @@
 """jobworker.client and jobs by name: what is begun by a name is gone on with by ID."""
 
 import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -24,6 +25,22 @@ def test_a_job_by_its_name(server: Server) -> None:
         assert client.job("by-name").id == job.id
         assert client.status(job.id[-8:]).request.name == "by-name"
         job.stop(grace=0)
+
+
+def test_jobs_by_what_they_are_and_after_each_other(server: Server) -> None:
+    with client_of(server) as client:
+        began = datetime.now(UTC) - timedelta(seconds=1)
+        first = client.start("sh", "-c", "exit 3", name="chosen.1", labels={"chosen": "yes"})
+        second = client.start("true", labels={"chosen": "yes"}, after=[first.id])
+        assert second.wait().reason == "dependency_failed"
+        label = {"chosen": "yes"}
+        assert [job.id for job in client.jobs(labels=label)] == [second.id, first.id]
+        assert [job.id for job in client.jobs(labels=label, name="chosen.*")] == [first.id]
+        assert len(list(client.jobs(labels=label, failed=True, since=began))) == 2
+        assert list(client.jobs(labels=label, until=began)) == []
+        assert list(client.jobs(labels=label, states=["pending", "running"])) == []
+        with pytest.raises(ValueError, match="'done' is no state"):
+            list(client.jobs(states=["done"]))
 
 
 def test_output_by_a_name_goes_on_for_the_same_job(server: Server) -> None:
