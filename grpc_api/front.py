@@ -143,14 +143,14 @@ async def _serve(config: ServerConfig, line: Line) -> None:
     await server.start()
     edge.serve_output(_output_service(config, guard, calls, supervisor).serve)
     host, port = await edge.start(*config.address(), line.listening)
+    console = await _console(config, Calls(guard, access, service, calls), line)
+    edges = [edge, console.edge] if console else [edge]
     if (metrics := config.metrics.address()) is not None:
         # Those who do without need not wait for the import.
         from jobworker.grpc_api.upkeep.metrics import Counted, serve_metrics
 
-        counted = Counted(calls, edge, health, policy, supervisor, trail)
+        counted = Counted(calls, edges, health, policy, supervisor, trail)
         serve_metrics(counted, *metrics)
-    console = await _console(config, Calls(guard, access, service, calls), line)
-    edges = [edge, console.edge] if console else [edge]
     sources = (policy_source(policy, guard.review), tls_source(edges, files))
     # The keeper holds them, too, so that clients can connect while there is no front.
     line.send(("listening",), sum((one.listening() for one in edges), ()))

@@ -17,7 +17,7 @@ from jobworker.console.errors import invalid_form
 from jobworker.console.pages.views import facts, mood
 from jobworker.console.site import Site, Verbatim
 from jobworker.console.streams import Sent
-from jobworker.console.text import PlainText
+from jobworker.console.text import PlainText, visible
 from jobworker.grpc_api.guard.audit_trail import Caller
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor import is_utf8
@@ -82,7 +82,7 @@ async def job(site: Site, request: Request, caller: Caller) -> Response:
         "job.html",
         id=found.id,
         title=read.request.name or found.id,
-        command=command_text(read),
+        command=Verbatim("\n".join(map(visible, command_text(read).split("\n")))),
         facts=facts(message),
         mood=mood(read),
         over=read.ended and (read.output_complete or tail is None),

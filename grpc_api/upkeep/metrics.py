@@ -9,7 +9,8 @@ import logging
 import socket
 import socketserver
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, MetricsHandler, ProcessCollector
@@ -43,7 +44,8 @@ class Counted(NamedTuple):
     """Those who know what is told; they belong to the event loop."""
 
     calls: CallCounter
-    edge: Edge
+    # The first is that of the command's port, the other that of the console.
+    edges: Sequence[Edge]
     health: Health
     policy: PolicyInForce
     supervisor: SupervisorClient
@@ -105,7 +107,8 @@ def _counters(counted: Counted) -> Iterator[Metric]:
         for (action, allowed), count in trail.decisions.items()
     ]
     calls = counted.calls.ended.items()
-    refused = [((reason,), count) for reason, count in counted.edge.refused.items()]
+    turned_away = sum((edge.refused for edge in counted.edges), Counter[str]())
+    refused = [((reason,), count) for reason, count in turned_away.items()]
     yield _counter("policy_loads", "Policies put in force", policy.loads)
     yield _counter("policy_refusals", "Policies refused at a reload", policy.refusals)
     yield _counter("decisions", "Decisions on requests", decisions, "action", "decision")
@@ -119,9 +122,11 @@ def _gauges(counted: Counted, running: int | None) -> Iterator[Metric]:
     serving = [((part,), int(serves)) for part, serves in parts.items()]
     yield _gauge("policy_info", "The policy in force", [((policy.version,), 1)], "version")
     yield _gauge("serving", "Whether health says that a part serves", serving, "part")
-    ends = [((part,), int(end.timestamp())) for part, end in counted.edge.expiries.items()]
+    expiries = counted.edges[0].expiries
+    ends = [((part,), int(end.timestamp())) for part, end in expiries.items()]
     yield _gauge("tls_expiry_seconds", "When a TLS file expires, Unix time", ends, "part")
-    yield _gauge("connections", "Connections that are open", len(counted.edge.connections()))
+    connections = sum(len(edge.connections()) for edge in counted.edges)
+    yield _gauge("connections", "Connections that are open", connections)
     if running is not None:
         yield _gauge("running_jobs", "Jobs that have not ended", running)
 

@@ -113,6 +113,13 @@ def test_a_jobs_page_tells_of_it(server: Server, alice: Browser) -> None:
     assert re.search(r'data-act="stop" hidden>', page)
 
 
+def test_a_script_is_shown_with_its_lines(server: Server, alice: Browser) -> None:
+    job = done(server, "alice", "sh", "-c", "true\n# \x1b[31m <i>")
+    page = alice.get(f"/jobs/{job}").text
+    assert "<code>sh -c &#39;true\n# \\x1b[31m &lt;i&gt;&#39;</code></pre>" in page
+    assert "true\\x0a#" in alice.get("/jobs").text
+
+
 def test_of_long_output_the_last_lines_are_shown(server: Server, alice: Browser) -> None:
     job = done(server, "alice", "seq", "100000")
     page = alice.get(f"/jobs/{job}").text

@@ -3,6 +3,7 @@
 import re
 import socket
 from pathlib import Path
+from urllib.request import urlopen
 
 from tests.conftest import POLICY, USERS
 from tests.front.settings.test_serve_check import BAD_SETTINGS, places, serve, settings
@@ -42,6 +43,22 @@ def test_it_is_there_after_an_upgrade(tmp_path: Path) -> None:
         assert serve(tmp_path, "--upgrade").returncode == 0
         with socket.socket() as connection:
             until(lambda: connection.connect_ex((server.host, CONSOLE_PORT)) != 0)
+
+
+def test_its_connections_are_counted(tmp_path: Path) -> None:
+    settings = CONSOLE + 'metrics: {listen: "{host}:9464"}\n'
+    with running_server(tmp_path, USERS, POLICY, settings) as server:
+
+        def told() -> str:
+            with urlopen(f"http://{server.host}:9464/metrics") as answer:
+                return str(answer.read().decode())
+
+        with browser(server, "alice").events("/live/jobs") as events:
+            events.until("jobs")
+            assert "\njobworker_connections 1.0\n" in told()
+        until(lambda: "\njobworker_connections 0.0\n" in told())
+        # A stream is a call that ends with its reader.
+        until(lambda: 'jobworker_calls_total{code="CANCELLED",method="List"} 1.0' in told())
 
 
 def test_nothing_of_it_is_imported_without_the_setting() -> None:
