@@ -141,11 +141,12 @@ class Chosen(TypedDict):
     chosen_owner: str
 
 
-def choosing_jobs(*states: str) -> "Callable[[Command], Command]":
+def choosing_jobs(*states: str, labelled: bool = False) -> "Callable[[Command], Command]":
     """Have a command take JOB..., or what chooses among those in these states, as `jobs`.
 
-    It stands below `client_command`. The command has them all at once, as IDs, and is
-    not called where nothing is chosen.
+    With `labelled` a label or a name chooses in any state. It stands below
+    `client_command`. The command has them all at once, as IDs, and is not called where
+    nothing is chosen.
     """
 
     def decorate(command: Command) -> Command:
@@ -158,7 +159,8 @@ def choosing_jobs(*states: str) -> "Callable[[Command], Command]":
                 return command(service, jobs=jobs, **given)
             if jobs:
                 raise click.UsageError("name each JOB, or choose by options, but not both")
-            found = _found(service, chosen, states)
+            any_state = labelled and (chosen["chosen_labels"] or chosen["chosen_name"])
+            found = _found(service, chosen, () if any_state else states)
             if not found:
                 tell("there is no such job")
                 return None

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 )
 @output_option
 @client_command
-@choosing_jobs(*GOING_ON)
+@choosing_jobs(*GOING_ON, labelled=True)
 def wait(
     service: "Service",
     *,

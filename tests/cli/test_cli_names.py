@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 
+import click
 import pytest
 
 from tests.support.server import JOBWORKER, Server
@@ -12,10 +13,10 @@ from tests.support.server import JOBWORKER, Server
 SHORT = 8
 
 
-def on_a_terminal(server: Server, columns: int, *words: str) -> list[str]:
+def on_a_terminal(server: Server, columns: int, *words: str, **more: str) -> list[str]:
     """The lines that the command shows on a terminal of so many columns."""
     ours, theirs = pty.openpty()
-    environment = server.environment("alice") | {"COLUMNS": str(columns)}
+    environment = server.environment("alice") | {"COLUMNS": str(columns)} | more
     with os.fdopen(ours, "rb", 0) as screen:
         with os.fdopen(theirs, "wb", 0) as terminal:
             subprocess.run([JOBWORKER, *words], env=environment, stdout=terminal, check=True)
@@ -77,9 +78,13 @@ def test_at_80_columns_there_is_room_for_the_command(server: Server) -> None:
     """The ID left it four."""
     command = ["sh", "-c", "sleep 1000; echo finished"]
     job = server.ask("alice", "start", "--name", "backup", "--", *command)
-    head, first, *_ = on_a_terminal(server, 80, "list", "--running")
+    head, first, *_ = on_a_terminal(server, 80, "list", "--running", NO_COLOR="1")
     assert len(first) <= 80
     assert first[head.index("COMMAND") :].startswith("sh -c 'sleep 1000; ")
+    # A colour takes no room.
+    _, coloured, *_ = on_a_terminal(server, 80, "list", "--running")
+    assert "\x1b[36mrunning\x1b[0m" in coloured
+    assert len(click.unstyle(coloured)) <= 80
     server.ask("alice", "stop", "--grace", "0", job)
 
 

@@ -44,8 +44,10 @@ def test_one_s_own_are_chosen_and_no_others(server: Server) -> None:
 
 
 def test_waiting_for_what_is_chosen(server: Server) -> None:
-    server.ask("alice", "start", "--label", "a=b", "--", "sh", "-c", "sleep 1; exit 3")
-    server.ask("alice", "start", "--label", "a=b", "--", "sh", "-c", "sleep 1")
+    """One that has failed before anybody waited counts, too."""
+    failed = server.ask("alice", "start", "--label", "a=b", "--", "sh", "-c", "exit 3")
+    assert server.run("alice", "wait", failed).returncode == 3
+    server.ask("alice", "start", "--label", "a=b", "--", "sleep", "0.5")
     done = server.run("alice", "wait", "--label", "a=b")
     assert done.returncode == 1
     assert sorted(line.split()[-1] for line in done.stdout.decode().splitlines()) == ["0", "3"]
@@ -62,7 +64,12 @@ def test_the_output_of_what_is_chosen(server: Server) -> None:
 
 
 def test_nothing_chosen_is_no_failure(server: Server) -> None:
-    for words in (("stop", "--mine"), ("wait", "--label", "a"), ("rm", "--name", "x*")):
+    for words in (
+        ("stop", "--mine"),
+        ("wait", "--label", "a"),
+        ("wait", "--mine"),
+        ("rm", "--name", "x*"),
+    ):
         done = server.run("alice", *words)
         assert (done.returncode, done.stdout) == (0, b"")
         assert b"there is no such job" in done.stderr
