@@ -16,7 +16,7 @@ import msgspec
 
 from jobworker.supervisor.errors import KeyTaken
 from jobworker.supervisor.exact_text import legible
-from jobworker.supervisor.job import Request
+from jobworker.supervisor.job import Request, Waiting
 
 # How long a key is known at least. The contract and the command's help say so.
 KNOWN_SECONDS = 24 * 3600
@@ -54,6 +54,8 @@ _WORDS = {
     "stop": "way to stop",
     "waiting": "queue",
 }
+# Fields of a Waiting.
+_CAME_LATER = {"after", "outcome"}
 _SHOWN = 200
 
 
@@ -107,7 +109,11 @@ def fingerprint(request: Request) -> str:
 
 
 def _digest(value: object) -> str:
-    text = json.dumps(msgspec.to_builtins(value), sort_keys=True)
+    told = msgspec.to_builtins(value)
+    if isinstance(value, Waiting):
+        # A start may be repeated across an upgrade: these came later, and say nothing at first.
+        told = {name: told[name] for name in told if value.after or name not in _CAME_LATER}
+    text = json.dumps(told, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -1,9 +1,11 @@
 """One key, one start: repeated it is the same job, with something else it is refused."""
 
 import asyncio
+import json
 import signal
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 import uuid_utils
@@ -11,7 +13,7 @@ import uuid_utils
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor import AsyncJobWorker, CannotExecute, JobSnapshot, KeyTaken
-from jobworker.supervisor.job import Request
+from jobworker.supervisor.job import Request, Waiting
 from jobworker.supervisor.journal import start_keys
 from jobworker.supervisor.journal.start_keys import differences, fingerprint
 from tests.support.file_systems import Hanging
@@ -34,6 +36,19 @@ async def ended(worker: AsyncJobWorker, asked: ipc.Start) -> JobSnapshot:
     job = await worker.client.start(asked)
     async with worker.client.watch(job.id) as watched:
         return await watched.until(lambda job: job.ended and job.output_complete)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "digest"),
+    [(Waiting(), "37804e22d57debdc"), (Waiting("gpu", 5, 60.0), "7d576d8fa5bd0c42")],
+)
+def test_a_start_may_be_repeated_across_an_upgrade(waiting: Waiting, digest: str) -> None:
+    """What later versions ask beside, and this one does not, is no other queue."""
+    asked = json.loads(fingerprint(Request("", "a", "", ("true",), waiting=waiting)))
+    assert asked["waiting"] == digest
+    after = replace(waiting, after=("0" * 8,))
+    other = fingerprint(Request("", "a", "", ("true",), waiting=after))
+    assert differences(json.dumps(asked), other) == ["queue"]
 
 
 OTHERS: dict[str, dict[str, object]] = {
