@@ -120,11 +120,13 @@ def pages(
 
     The request then has the token of the page to come, if there is one.
     """
+    from jobworker.client.messages import fits
+
     left = limit
     while True:
         request.pageSize = min(left, PAGE) if limit else PAGE
         reply = service.list(request)
-        yield from reply.jobs
+        yield from (job for job in reply.jobs if fits(job, request))
         left -= len(reply.jobs)
         request.pageToken = reply.nextPageToken
         if not reply.nextPageToken or (limit and left <= 0):

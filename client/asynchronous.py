@@ -24,6 +24,7 @@ from jobworker.client.messages import (
     ListOptions,
     Me,
     StartOptions,
+    fits,
     list_message,
     read_job,
     read_me,
@@ -115,7 +116,8 @@ class AsyncClient:
         while True:
             page: pb.ListResponse = await self.call("List", request, "the list of jobs")
             for status in page.jobs:
-                yield read_job(status)
+                if fits(status, request):
+                    yield read_job(status)
             if not page.nextPageToken:
                 return
             request.pageToken = page.nextPageToken

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from typing import Any, TypedDict
 
 from google.protobuf.descriptor import EnumDescriptor
@@ -169,6 +170,31 @@ def list_message(options: ListOptions) -> pb.ListRequest:
     if "until" in options:
         request.until.FromDatetime(options["until"])
     return request
+
+
+def fits(job: pb.QueryStatusResponse, request: pb.ListRequest) -> bool:
+    """Whether a job is what a list was asked for, but for its command.
+
+    A server that is older than its client does not know what it is asked, and lists all.
+    """
+    failed = job.state == pb.JOB_STATE_ENDED and (
+        job.endReason != pb.END_REASON_EXITED or job.exitCode != 0
+    )
+    created, labels = job.createdAt.ToNanoseconds(), job.request.labels
+    return (
+        (not request.states or job.state in request.states)
+        and (not request.failed or failed)
+        and (not request.reasons or job.endReason in request.reasons)
+        and (not request.HasField("since") or created >= request.since.ToNanoseconds())
+        and (not request.HasField("until") or created < request.until.ToNanoseconds())
+        and (not request.name or _is_called(job.request.name, request.name))
+        and all(labels.get(key) == value for key, value in request.labels.items())
+        and all(key in labels for key in request.labelKeys)
+    )
+
+
+def _is_called(name: str, pattern: str) -> bool:
+    return bool(name) and fnmatchcase(name, pattern.replace("[", "[[]"))
 
 
 def _state(word: str) -> str:

@@ -19,6 +19,7 @@ from jobworker.client.messages import (
     ListOptions,
     Me,
     StartOptions,
+    fits,
     list_message,
     read_job,
     read_me,
@@ -134,7 +135,7 @@ class Client:
         request.pageSize = PAGE_JOBS
         while True:
             page = self.call(lambda: self.service.list(request), "the list of jobs")
-            yield from map(read_job, page.jobs)
+            yield from (read_job(job) for job in page.jobs if fits(job, request))
             if not page.nextPageToken:
                 return
             request.pageToken = page.nextPageToken

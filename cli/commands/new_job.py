@@ -155,6 +155,8 @@ _ON_DISCONNECT = {
     "hup": "ON_DISCONNECT_HANG_UP",
     "stop": "ON_DISCONNECT_STOP",
 }
+# Has no schedule.
+_NOBODY = "nobody"
 _OUTCOMES = ("ok", "any", "fail")
 _STOP_MODES = {"tree": "STOP_MODE_TREE", "main": "STOP_MODE_MAIN"}
 # What docker(1) calls a terminal of which nothing is known.
@@ -421,6 +423,9 @@ def start_request(job: JobOptions, *, stored: bool = False) -> "pb.StartRequest"
 
 def with_whole_ids(service: "Service", request: "pb.StartRequest") -> "pb.StartRequest":
     """Return the request with the IDs of the jobs to come after: a name may be another's later."""
+    if request.after:
+        # An older server would start it at once; this call came with what it asks for.
+        service.schedules(_NOBODY)
     whole = [service.status(called).jobID for called in request.after]
     request.after[:] = whole
     return request

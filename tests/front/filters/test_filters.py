@@ -9,6 +9,7 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from jobworker.client.messages import fits
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.proto.workerservice_pb2_grpc import WorkerServiceStub
 from tests.conftest import POLICY, USERS
@@ -87,6 +88,17 @@ def test_what_each_finds(
         if name in fields:
             fields = {**fields, name: at(alice, jobs[fields[name]])}
     assert names(alice, jobs, **fields) == set(wanted.split())
+    # The client looks at it once more: an older server tells of all, and `stop --label` would
+    # stop them.
+    everything = alice.List(pb.ListRequest()).jobs
+    request = pb.ListRequest(**fields)
+    fitting = {job.jobID for job in everything if fits(job, request)}
+    by_name = {jobs[name] for name in wanted.split()}
+    if "command" in fields or "running" in fields:
+        # These older servers know, or no command acts by them.
+        assert by_name <= fitting
+    else:
+        assert fitting == by_name
 
 
 def test_pages_of_what_was_filtered(alice: WorkerServiceStub, jobs: dict[str, str]) -> None:
