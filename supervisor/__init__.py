@@ -115,6 +115,7 @@ if TYPE_CHECKING:
     from jobworker.supervisor.ipc.start_request import (
         MAX_OUTPUT_BYTES,
         MIN_OUTPUT_BYTES,
+        MOST_AFTER,
     )
     from jobworker.supervisor.job import (
         Asker,
@@ -193,6 +194,7 @@ _HOME = {
     "Line": "keeper.packets",
     "MAX_OUTPUT_BYTES": "ipc.start_request",
     "MIN_OUTPUT_BYTES": "ipc.start_request",
+    "MOST_AFTER": "ipc.start_request",
     "NameTaken": "errors",
     "NoSuchJob": "errors",
     "NoSuchSchedule": "errors",
@@ -263,6 +265,7 @@ __all__ = [
     "CHUNK_BYTES",
     "MAX_OUTPUT_BYTES",
     "MIN_OUTPUT_BYTES",
+    "MOST_AFTER",
     "PR_SET_NO_NEW_PRIVS",
     "REFUSED",
     "SERVICE_USER",

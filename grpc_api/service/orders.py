@@ -11,7 +11,13 @@ from jobworker.grpc_api.guard.access import Access, argv_of_start, tenant_of_sta
 from jobworker.grpc_api.guard.refusal import Refusal, invalid
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
-from jobworker.supervisor import InvalidRequest, JobSnapshot, SupervisorConfig, to_bytes
+from jobworker.supervisor import (
+    MOST_AFTER,
+    InvalidRequest,
+    JobSnapshot,
+    SupervisorConfig,
+    to_bytes,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,10 @@ async def with_whole_ids(
     """The request, with the IDs of the jobs to come after. Raises NoSuchJob and Refusal."""
     if not request.after:
         return request
+    if len(request.after) > MOST_AFTER:
+        # Before they are looked for, one by one.
+        problem = f"{len(request.after)} jobs to come after are more than {MOST_AFTER}"
+        raise invalid("after", problem)
     asked = pb.StartRequest()
     asked.CopyFrom(request)
     try:

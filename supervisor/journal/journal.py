@@ -342,9 +342,11 @@ def _opened_for_reading(path: Path) -> Iterator[sqlite3.Connection]:
     (https://sqlite.org/wal.html#readonly).
     """
     shared = path.with_name(f"{path.name}-shm")
-    made = not shared.exists()
-    if made:
-        shared.touch(0o600)
+    made = False
+    # Where it cannot be made, SQLite says what is the matter.
+    with contextlib.suppress(OSError):
+        shared.touch(0o600, exist_ok=False)
+        made = True
     try:
         address = f"{path.as_uri()}?mode=ro&readonly_shm=1"
         with contextlib.closing(sqlite3.connect(address, uri=True)) as database:

@@ -112,6 +112,10 @@ def test_one_comes_after_what_one_may_see(server: Server, alice: WorkerServiceSt
             assert not bob.CanI(asked).allowed
     with refused(grpc.StatusCode.INVALID_ARGUMENT):
         start(alice, "true", afterOutcome=FAIL)
+    # They are counted before any is looked for.
+    with refused(grpc.StatusCode.INVALID_ARGUMENT) as told:
+        start(alice, "true", after=["no-such"] * 1001)
+    assert "1001 jobs to come after are more than 1000 (after)" in told[0]
 
 
 def test_the_command(server: Server) -> None:
