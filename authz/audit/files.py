@@ -19,6 +19,10 @@ class AuditBroken(AuditError):
     """The log is not as it was written; names file and line."""
 
 
+class AuditGone(AuditError):
+    """The file was removed, as the newest ones alone are kept."""
+
+
 class Line(NamedTuple):
     """A record, and where it stands; `number` counts the file's lines from 1."""
 
@@ -65,8 +69,8 @@ def lines_of(file: Path) -> Iterator[Line]:
         AuditBroken: A line is no record.
         AuditError: The file cannot be read.
     """
-    for number, text in enumerate(_texts(file), 1):
-        yield _line(file, number, text)
+    for number, text in enumerate(texts_of(file), 1):
+        yield decoded(file, number, text)
 
 
 def last_lines(directory: Path, count: int) -> list[Line]:
@@ -75,8 +79,8 @@ def last_lines(directory: Path, count: int) -> list[Line]:
     for file in reversed(files_of(directory)):
         if len(found) >= count:
             break
-        texts = deque(enumerate(_texts(file), 1), maxlen=count - len(found))
-        found = [*(_line(file, number, text) for number, text in texts), *found]
+        texts = deque(enumerate(texts_of(file), 1), maxlen=count - len(found))
+        found = [*(decoded(file, number, text) for number, text in texts), *found]
     return found
 
 
@@ -102,10 +106,10 @@ class Follower:
                 yield from self._rest(file)
 
     def _rest(self, file: Path) -> Iterator[Line]:
-        for text in _texts(file, self._offset):
+        for text in texts_of(file, self._offset):
             self._offset += len(text) + 1
             self._number += 1
-            yield _line(file, self._number, text)
+            yield decoded(file, self._number, text)
 
 
 def verify(directory: Path, known: str | None = None) -> Verified:
@@ -159,7 +163,13 @@ def _check(line: Line, number: int, previous: str | None) -> None:
         )
 
 
-def _texts(file: Path, offset: int = 0) -> Iterator[bytes]:
+def texts_of(file: Path, offset: int = 0) -> Iterator[bytes]:
+    """Yield the lines of a file from an offset on, as bytes; one without an end is left out.
+
+    Raises:
+        AuditGone: The file is not there.
+        AuditError: It cannot be read.
+    """
     try:
         with file.open("rb") as opened:
             opened.seek(offset)
@@ -167,10 +177,12 @@ def _texts(file: Path, offset: int = 0) -> Iterator[bytes]:
                 if text.endswith(b"\n"):
                     yield text[:-1]
     except OSError as error:
-        raise AuditError(f"cannot read the audit log {file}: {error.strerror}") from error
+        kind = AuditGone if isinstance(error, FileNotFoundError) else AuditError
+        raise kind(f"cannot read the audit log {file}: {error.strerror}") from error
 
 
-def _line(file: Path, number: int, text: bytes) -> Line:
+def decoded(file: Path, number: int, text: bytes) -> Line:
+    """Return a line of a file, counted from 1. Raises AuditBroken if it is no record."""
     try:
         return Line(file, number, text, decode(text))
     except AuditError as error:

@@ -3,17 +3,19 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from jobworker.cli.errors import CliError, ExitCode, printable
+from jobworker.cli.errors import CliError, ExitCode, printable, tell
 from jobworker.cli.options import OutputFormat, output_option
+from jobworker.cli.quantities import Moment
 from jobworker.cli.suggestions import SuggestingGroup
 
 if TYPE_CHECKING:
-    from jobworker.authz.audit.files import Line
+    from jobworker.authz.audit.files import AuditBroken, Line
     from jobworker.authz.audit.record import Record
 
 _LOG = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -22,7 +24,7 @@ FOLLOW_SECONDS = 0.2
 
 @click.group(cls=SuggestingGroup)
 def audit() -> None:
-    """Read and verify the audit log: who asked for what, and what became of it."""
+    """Read, search and verify the audit log: who asked for what, and what became of it."""
 
 
 @audit.command()
@@ -65,7 +67,87 @@ def tail(log: Path, count: int, follow: bool, output: OutputFormat) -> None:
     """Print the last records in the LOG directory, with local times."""
     with _telling():
         for line in _last(log, count, follow=follow):
-            click.echo(line.text if output == "json" else printable(_words(line.record)))
+            _say(line, output)
+
+
+@audit.command()
+@click.argument("log", type=_LOG)
+@click.option(
+    "--since", type=Moment(), metavar="TIME", help="Only of then or later: 1d, or a time."
+)
+@click.option("--until", type=Moment(), metavar="TIME", help="Only of before then.")
+@click.option("--user", default="", metavar="CN", help="Only what this user asked for.")
+@click.option("--owner", default="", metavar="CN", help="Only what is about this user's jobs.")
+@click.option(
+    "--tenant",
+    default="",
+    help="Only what is about this tenant's jobs or, about no job, asked by one of its users.",
+)
+@click.option(
+    "--job",
+    default="",
+    metavar="ID",
+    help="Only of this job; a part is what IDs begin or end with.",
+)
+@click.option(
+    "--action",
+    "actions",
+    multiple=True,
+    help="Only this, such as start or 'admin stop'; more than once for any of several.",
+)
+@click.option("--allowed/--refused", default=None, help="Only requests that were.")
+@click.option(
+    "--text", default="", help="Only with that in the command, the rule or the address; a = A."
+)
+@click.option(
+    "--limit", "-n", type=click.IntRange(0), default=0, help="The last so many; 0 for all."
+)
+@output_option
+def search(
+    *,
+    log: Path,
+    since: datetime | None,
+    until: datetime | None,
+    user: str,
+    owner: str,
+    tenant: str,
+    job: str,
+    actions: tuple[str, ...],
+    allowed: bool | None,
+    text: str,
+    limit: int,
+    output: OutputFormat,
+) -> None:
+    """Print the records in the LOG directory that all of this is true of, the newest last.
+
+    \b
+    jobworker audit search /var/log/jobworker/audit --since 1d --user bob --refused
+    jobworker audit search /var/log/jobworker/audit --job 8f3a --action output -o json
+
+    A line that is no record is told of and left out, and the command ends with 1; what
+    else was changed `audit verify` finds.
+    """
+    from jobworker.authz.audit.search import Wanted
+    from jobworker.authz.audit.search import search as searched
+
+    wanted = Wanted(since, until, user, owner, tenant, job, actions, allowed, text)
+    broken: list[AuditBroken] = []
+    with _telling():
+        for line in searched(log, wanted, limit, lambda error: _tell_first(error, broken)):
+            _say(line, output)
+    if broken:
+        raise CliError("not all of the log could be read, see above", ExitCode.FAILED)
+
+
+def _tell_first(error: "AuditBroken", told: "list[AuditBroken]") -> None:
+    """Tell of the first damaged line; a file of them is no more news."""
+    if not told:
+        tell(f"warning: {error}")
+        told.append(error)
+
+
+def _say(line: "Line", output: OutputFormat) -> None:
+    click.echo(line.text if output == "json" else printable(_words(line.record)))
 
 
 def _last(log: Path, count: int, *, follow: bool) -> "Iterator[Line]":

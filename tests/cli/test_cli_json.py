@@ -194,6 +194,7 @@ def test_the_audit_log(server: Server) -> None:
     log = str(server.directory / "audit")
     records = told(server, "audit-record", "audit tail", log, "-n", "1000")
     assert {record["event"]["kind"] for record in records} >= {"decision", "job"}
+    assert told(server, "audit-record", "audit search", log)[: len(records)] == records
     told(server, "audit-verify", "audit verify", log)
 
 

@@ -123,3 +123,35 @@ def test_an_empty_log_and_a_missing_one(tmp_path: Path) -> None:
     missing = audit("verify", tmp_path / "missing")
     assert missing.returncode == 2
     assert "missing" in missing.stderr
+
+
+def test_search_tells_what_fits_in_words_and_as_json(directory: Path) -> None:
+    told = audit("search", directory, "--refused", "--user", "bob")
+    assert told.returncode == 0
+    assert [line.split(" ", 4)[2:4] for line in told.stdout.splitlines()] == [
+        ["REFUSED", "stop"],
+        ["REFUSED", "start"],
+    ]
+    last = audit("search", directory, "--user", "bob", "--limit", "1", "-o", "json").stdout
+    assert [json.loads(line)["number"] for line in last.splitlines()] == [5]
+    job = audit("search", directory, "--job", "j1", "--since", "1d", "--until", "0s")
+    assert job.stdout.rstrip().endswith("job j1 a/alice is ended: exit code 3")
+
+
+def test_search_that_finds_nothing_ends_well(directory: Path) -> None:
+    for nothing in (("--user", "nobody"), ("--until", "2000-01-01"), ("--action", "no such")):
+        told = audit("search", directory, *nothing)
+        assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
+    wrong = audit("search", directory, "--since", "yesterday")
+    assert wrong.returncode == 2
+    assert "neither so long ago" in wrong.stderr
+
+
+def test_search_goes_on_past_a_damaged_line(directory: Path) -> None:
+    (file,) = files_of(directory)
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([lines[0], b"{}\n", *lines[2:]]))
+    told = audit("search", directory)
+    assert told.returncode == 1
+    assert len(told.stdout.splitlines()) == 4
+    assert f"{file}:2: not a record" in told.stderr
