@@ -15,7 +15,8 @@ from starlette.types import ASGIApp
 from jobworker.console.errors import http_status
 from jobworker.console.live import job as live_job
 from jobworker.console.live import jobs as live_jobs
-from jobworker.console.pages import job, jobs, me, schedules, start
+from jobworker.console.live import usage as live_usage
+from jobworker.console.pages import job, jobs, me, policy, schedules, start, usage
 from jobworker.console.safety import Hosts, Safety
 from jobworker.console.site import Site
 from jobworker.grpc_api.guard.audit_trail import Caller
@@ -32,7 +33,10 @@ _READ: dict[str, _Page] = {
     "/queue": jobs.queue,
     "/schedules": schedules.schedules,
     "/start": start.form,
+    "/usage": usage.usage,
+    "/policy": policy.policy,
     "/me": me.me,
+    "/live/usage": live_usage.usage,
     "/live/jobs": live_jobs.jobs,
     "/live/jobs/{job}": live_job.job,
 }

@@ -23,15 +23,17 @@ class Console:
     """Serves pages from `start` on until `close`; belongs to the event loop."""
 
     def __init__(
-        self, edge: Edge, calls: Calls, hosts: Iterable[str], stall_seconds: float
+        self, edge: Edge, calls: Calls, hosts: Iterable[str], stall_seconds: float, state: Path
     ) -> None:
         """`edge` leads to the socket that is given to `start`; `hosts` are names beside its.
+
+        `state` is the directory of the server's state.
 
         A reader that takes nothing of an answer for `stall_seconds` is cut.
         """
         self.edge = edge
         self._streams = Streams(stall_seconds)
-        site = Site(calls, edge, self._streams)
+        site = Site(calls, edge, self._streams, state)
         calls.access.supervisor.observe(lambda: _OUTAGE_NS, site.news.told)
         self._server = WebServer(application(site, Hosts(lambda: edge.hosts, hosts)))
 

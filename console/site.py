@@ -9,10 +9,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 
+from jobworker.console.audits import audits_some
 from jobworker.console.calls import Calls
 from jobworker.console.errors import invalid_form
 from jobworker.console.news import News
 from jobworker.console.safety import TOKEN, Tokens
+from jobworker.console.samples import Samples
 from jobworker.console.streams import Streams
 from jobworker.console.text import visible
 from jobworker.grpc_api.guard.audit_trail import Caller
@@ -33,8 +35,11 @@ class Verbatim(str):
 class Site:
     """Shared by all pages; belongs to the event loop."""
 
-    def __init__(self, calls: Calls, clients: Clients, streams: Streams) -> None:
+    def __init__(self, calls: Calls, clients: Clients, streams: Streams, state: Path) -> None:
+        """`state` is the directory of the server's state."""
         self.calls = calls
+        self.state = state
+        self.samples = Samples(calls.access.supervisor)
         self.news = News()
         self.streams = streams
         self._clients = clients
@@ -58,7 +63,11 @@ class Site:
     ) -> Response:
         """A page for a user; see the template for its values."""
         text = self._templates.get_template(template).render(
-            me=caller.identity, token=self._tokens.of(caller), path=request.url.path, **values
+            me=caller.identity,
+            token=self._tokens.of(caller),
+            path=request.url.path,
+            audits=audits_some(self.calls.access.authority.policy, caller.identity),
+            **values,
         )
         response = HTMLResponse(text, status)
         self._tokens.give(request, response, caller)
@@ -67,7 +76,8 @@ class Site:
     def notice(self, title: str, words: str, status: int) -> Response:
         """A page that says what went wrong, to whomever."""
         template = self._templates.get_template("notice.html")
-        return HTMLResponse(template.render(me=None, path="", title=title, words=words), status)
+        text = template.render(me=None, path="", audits=False, title=title, words=words)
+        return HTMLResponse(text, status)
 
     async def form(self, request: Request, caller: Caller) -> Mapping[str, str]:
         """The fields of a form of ours. Raises Refusal for another's, or what is none."""

@@ -226,7 +226,8 @@ async def _console(config: ServerConfig, calls: Calls, line: Line) -> "Console |
 
     backend = config.runtime_directory() / "web.sock"
     edge = Edge(tls_files(config), backend, _limits(config), FOR_BROWSERS)
-    console = Console(edge, calls, config.console.hosts, config.connections.stall_seconds)
+    settings, stall = config.console, config.connections.stall_seconds
+    console = Console(edge, calls, settings.hosts, stall, Path(config.state_dir))
     await console.start(backend, address, line.listening)
     return console
 

@@ -105,10 +105,11 @@ ALLOWED = {
         grpc_api.check grpc_api.edge grpc_api.guard grpc_api.service grpc_api.upkeep proto
         supervisor
     """,
-    "console": "grpc_api grpc_api.guard grpc_api.service proto supervisor",
+    "console": "authz authz.policy grpc_api grpc_api.guard grpc_api.service proto supervisor",
     # They tell of jobs in the words of the command.
     "console.pages": """
-        authz.policy cli cli.display client console grpc_api.guard proto supervisor
+        authz authz.policy authz.workbench cli cli.display client console grpc_api.guard proto
+        supervisor
     """,
     "console.live": "client console console.pages grpc_api.guard grpc_api.service proto supervisor",
     "console.app": "console console.live console.pages grpc_api.guard supervisor",
@@ -143,8 +144,8 @@ DOORS = {
     "authz.workbench": "diff explanation lint",
     "cli.commands": "new_job",
     "cli.display": "job lines progress rights sink table usage",
-    "console.live": "job jobs",
-    "console.pages": "job jobs me schedules start views",
+    "console.live": "job jobs usage",
+    "console.pages": "job jobs me policy schedules start usage views",
     "grpc_api.admin": "acts caller desk drain",
     "grpc_api.edge": "admission credentials edge output_connection peers tls",
     "grpc_api.guard": """

@@ -7,7 +7,9 @@ from typing import NamedTuple
 from jobworker.authz.identity import Identity
 from jobworker.authz.policy.job_pattern import ONESELF, OWN_TENANT, split_pattern
 from jobworker.authz.policy.policy import Policy
-from jobworker.authz.policy.rules import EVERYWHERE, Rule
+from jobworker.authz.policy.rules import COVERED, EVERYWHERE, Rule
+
+_EVERY_JOB = "*/*"
 
 
 class Right(NamedTuple):
@@ -42,6 +44,22 @@ def rights_of(policy: Policy, identity: Identity) -> Iterator[Right]:
             tenants = tuple(scope for scope in scopes if rule.subject in within[scope]) or None
         if jobs and tenants is not None:
             yield Right(rule, jobs, tenants)
+
+
+def may_somewhere(policy: Policy, identity: Identity, action: str) -> bool:
+    """Whether some rule allows the identity the action. Looks at every rule."""
+    return any(
+        right.rule.effect == "allow" and action in COVERED[right.rule.action]
+        for right in rights_of(policy, identity)
+    )
+
+
+def may_everywhere(policy: Policy, identity: Identity, action: str) -> bool:
+    """Whether a rule allows the action on every job, and none denies it on any."""
+    about = [one for one in rights_of(policy, identity) if action in COVERED[one.rule.action]]
+    return all(right.rule.effect == "allow" for right in about) and any(
+        right.rule.jobs == _EVERY_JOB and not right.tenants for right in about
+    )
 
 
 def _own(pattern: str, identity: Identity) -> Iterator[str]:

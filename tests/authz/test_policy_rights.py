@@ -5,7 +5,7 @@ from hypothesis import given
 from jobworker.authz.identity import Identity
 from jobworker.authz.policy.judge import JobFacts
 from jobworker.authz.policy.policy import Policy
-from jobworker.authz.policy.rights import rights_of
+from jobworker.authz.policy.rights import may_everywhere, may_somewhere, rights_of
 from jobworker.authz.policy.rules import Rule, Statements
 from tests.support.policies import identity, policy, requests, statements
 
@@ -44,3 +44,21 @@ rules:
     assert (right.rule.action, right.tenants, right.place) == ("stop", ("a", "b"), "policy.yaml:7")
     (right,) = rights_of(judged, identity("ann"))
     assert (right.rule.action, right.tenants) == ("read", ())
+
+
+def test_what_is_everywhere_is_denied_nowhere() -> None:
+    def judged(*rules: str) -> tuple[bool, bool]:
+        text = "".join(f"  - {{{rule}}}\n" for rule in rules)
+        stated = policy(f"tenants:\n  a: {{lead: 'cn:dana'}}\nrules:\n{text}")
+        asker = identity("dana", "a")
+        return may_somewhere(stated, asker, "audit"), may_everywhere(stated, asker, "audit")
+
+    everywhere = "allow: audit, to: 'cn:dana', jobs: '*/*'"
+    unused = "allow: stop, to: 'role:lead', jobs: 'a/*'"
+    assert judged(everywhere, unused) == (True, True)
+    assert judged("allow: '*', to: 'ou:a', jobs: '*/*'", unused) == (True, True)
+    assert judged("allow: audit, to: 'cn:dana', jobs: '*/dana'", unused) == (True, False)
+    # A role for some tenants is for those alone, whatever jobs its rule is about.
+    assert judged("allow: audit, to: 'role:lead', jobs: '*/*'") == (True, False)
+    assert judged(everywhere, "deny: '*', to: 'cn:dana', jobs: 'b/*'", unused) == (True, False)
+    assert judged("allow: read, to: 'cn:dana', jobs: '*/*'", unused) == (False, False)

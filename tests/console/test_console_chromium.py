@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.server import Server
+from tests.conftest import POLICY, USERS
+from tests.console.conftest import SETTINGS
+from tests.support.server import Server, running_server
 from tests.support.web.chromium import Page, chromium, needs_chromium
 
 pytestmark = [needs_chromium, pytest.mark.slow]
@@ -14,8 +16,19 @@ pytestmark = [needs_chromium, pytest.mark.slow]
 SIZES = ((400, 800), (1600, 1000))
 # https://github.com/dequelabs/axe-core, which is not shipped with this.
 AXE = os.environ.get("JOBWORKER_AXE", "")
+PATHS = (
+    *("/queue", "/schedules", "/start", "/usage", "/me", "/nothing"),
+    *("/policy", "/policy?who=cn%3Dbob&action=stop&job=team-a%2Falice"),
+)
+AUDITED = f"{POLICY}  - {{allow: audit, to: 'cn:alice', jobs: '*/*'}}\n"
 TEXT = "document.body.innerText"
 HOSTILE = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("console"), USERS, AUDITED, SETTINGS) as running:
+        yield running
 
 
 @pytest.fixture
@@ -92,7 +105,7 @@ def test_everybody_can_use_it(server: Server, page: Page, scheme: str) -> None:
     words = ("--name", "nightly", "--cron", "30 2 * * *", "--replace")
     server.ask("alice", "schedule", "add", *words, "--", "true")
     job = server.ask("alice", "start", "--", "sh", "-c", "echo out; echo err >&2; sleep 1000")
-    for path in ("/jobs", f"/jobs/{job}", "/queue", "/schedules", "/start", "/me", "/nothing"):
+    for path in ("/jobs", f"/jobs/{job}", *PATHS):
         for width, height in SIZES:
             page.open(path)
             page.look(width, height, scheme)
@@ -101,11 +114,11 @@ def test_everybody_can_use_it(server: Server, page: Page, scheme: str) -> None:
     server.ask("alice", "stop", job)
 
 
-@pytest.mark.parametrize("path", ["/jobs", "/queue", "/schedules", "/start", "/me", "/nothing"])
+@pytest.mark.parametrize("path", ["/jobs", *PATHS])
 def test_pages_fit_narrow_and_wide_windows(page: Page, tmp_path: Path, path: str) -> None:
     page.open(path)
     for scheme in ("light", "dark"):
         for width, height in SIZES:
-            name = f"{path.strip('/')}-{scheme}-{width}.png"
+            name = f"{path.partition('?')[0].strip('/')}-{scheme}-{width}.png"
             page.look(width, height, scheme, tmp_path / name)
             assert fits(page), name
