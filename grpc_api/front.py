@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Never
@@ -157,7 +157,7 @@ async def _serve(config: ServerConfig, line: Line) -> None:
     for kept in line.listening:
         kept.close()
     state_dir = Path(config.state_dir)
-    acts = Acts(supervisor, drain, state_dir / "output")
+    acts = Acts(supervisor, drain, state_dir / "output", partial(_reread, edges))
     desk = await Desk(acts, trail, owner_of(state_dir)).serve(config.runtime_directory())
     line.send(("up", "front", f"{host}:{port}"), urgent=True)
     await _work_until_gone(
@@ -189,6 +189,12 @@ async def _work_until_gone(
         if one.done():
             one.result()
         one.cancel()
+
+
+def _reread(edges: Sequence[Edge]) -> None:
+    """Put the edges' files in force as they are now. Raises TlsError."""
+    for edge in edges:
+        edge.reload()
 
 
 async def _caught_up(calls: CallCounter, streams: int) -> None:

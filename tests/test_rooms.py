@@ -136,7 +136,7 @@ CHOOSES_THE_ENGINE = "supervisor.core.process"
 # The files of each room that other places import.
 DOORS = {
     "authz.audit": "files log record search",
-    "authz.ca": "authority bundle certificates index requests",
+    "authz.ca": "authority bundle certificates index lists requests",
     "authz.policy": """
         cases command_pattern csv_form globs in_force job_pattern judge policy rights rules
         statements yaml_writer

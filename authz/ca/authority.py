@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from jobworker.authz.ca import certificates, durable
 from jobworker.authz.ca.certificates import Issuer, KeyType, PrivateKey, PublicKey, period
-from jobworker.authz.ca.index import Entry, find, no_ca, of_name, read_index, write_index
+from jobworker.authz.ca.index import Entry, find, no_ca, of_name, of_user, read_index, write_index
 from jobworker.authz.errors import CaError
 from jobworker.authz.identity import MAX_TENANTS, Identity
 from jobworker.authz.names import objection_to_name, shown
@@ -144,6 +144,10 @@ class CertificateAuthority:
     def revoke_name(self, name: str) -> list[Entry]:
         """Revoke every valid certificate of a user or server; returns them."""
         return self._revoke(lambda entries: of_name(entries, name, _now()))
+
+    def revoke_user(self, cn: str) -> list[Entry]:
+        """Revoke every valid certificate of a user, who may have none; returns them."""
+        return self._revoke(lambda entries: of_user(entries, cn, _now()))
 
     def publish(self, copy: Path | None = None) -> Path:
         """Sign the list of revoked certificates anew; returns its file, or the copy's."""

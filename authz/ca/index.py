@@ -85,6 +85,15 @@ def of_name(entries: Iterable[Entry], name: str, now: datetime) -> list[Entry]:
     return found
 
 
+def of_user(entries: Iterable[Entry], cn: str, now: datetime) -> list[Entry]:
+    """Return the valid certificates of a client's CN, oldest first."""
+    return [
+        entry
+        for entry in entries
+        if entry.purpose == "client" and entry.name == cn and entry.state(now) == "valid"
+    ]
+
+
 def no_ca(directory: Path) -> CaError:
     """Return the error for a directory without a CA, or with part of one."""
     return CaError(

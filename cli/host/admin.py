@@ -1,14 +1,14 @@
 """`jobworker admin`: what root on the server's host may always do, whatever the policy says."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from jobworker.cli.errors import CliError, ExitCode, printable
+from jobworker.cli.errors import printable
+from jobworker.cli.host.offboard import offboard
+from jobworker.cli.host.replies import replies_of
 from jobworker.cli.host.serve import config_option
 from jobworker.cli.options import OutputFormat, output_option, say_json
 from jobworker.cli.quantities import Seconds, size_text
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=SuggestingGroup)
 def admin() -> None:
-    """On the server's host: list and stop anybody's jobs, drain the server, see usage.
+    """On the server's host: anybody's jobs, draining, usage, and users who leave.
 
     For root, and the user who started the server. No certificate is needed, and the
     policy is not asked; the audit log has it all.
@@ -46,7 +46,7 @@ def list_jobs(
     from jobworker.proto import admin_pb2
 
     asked = admin_pb2.List(running=running, owner=owner, tenant=tenant, limit=limit)
-    with _replies(config, admin_pb2.Request(list=asked)) as replies:
+    with replies_of(config, admin_pb2.Request(list=asked)) as replies:
         jobs = [read_job(reply.job) for reply in replies]
     if output == "json":
         click.echo("".join(f"{job_json(job)}\n" for job in jobs), nl=False)
@@ -90,7 +90,7 @@ def stop(
     if not (jobs or owner or tenant):
         raise click.UsageError("say which jobs: JOB, --owner or --tenant")
     asked = admin_pb2.Stop(jobs=jobs, owner=owner, tenant=tenant, grace_seconds=grace)
-    with _replies(config, admin_pb2.Request(stop=asked)) as replies:
+    with replies_of(config, admin_pb2.Request(stop=asked)) as replies:
         for reply in replies:
             job = read_job(reply.job)
             click.echo(job_json(job) if output == "json" else job.id)
@@ -117,7 +117,7 @@ def drain(*, words: str | None, off: bool, config: Path, output: OutputFormat) -
     asked = admin_pb2.Drain(words=words or "")
     if words is not None or off:
         asked.drained = not off
-    with _replies(config, admin_pb2.Request(drain=asked)) as replies:
+    with replies_of(config, admin_pb2.Request(drain=asked)) as replies:
         told = next(replies).drain
         # Up to the end, which tells whether it was done.
         list(replies)
@@ -138,7 +138,7 @@ def usage(*, config: Path, output: OutputFormat) -> None:
     from jobworker.client.messages import told
     from jobworker.proto import admin_pb2
 
-    with _replies(config, admin_pb2.Request(usage=admin_pb2.Usage())) as replies:
+    with replies_of(config, admin_pb2.Request(usage=admin_pb2.Usage())) as replies:
         found = [reply.usage for reply in replies]
     if output == "json":
         for one in found:
@@ -156,20 +156,4 @@ def _cells(one: "admin_pb2.TenantUsage") -> tuple[str, ...]:
     return (one.tenant or "-", *counts, *sizes)
 
 
-@contextmanager
-def _replies(config: Path, request: "admin_pb2.Request") -> "Iterator[Iterator[admin_pb2.Reply]]":
-    """Ask the server with these settings."""
-    from jobworker.grpc_api.admin.caller import ask
-    from jobworker.grpc_api.errors import AdminRefused, AdminUnreachable, ApiError, ConfigError
-    from jobworker.grpc_api.settings_file import load_server_config
-
-    try:
-        yield ask(load_server_config(config).runtime_directory(), request)
-    except ConfigError as error:
-        raise CliError(str(error), ExitCode.USAGE) from error
-    except AdminRefused as error:
-        raise CliError(str(error), ExitCode.REFUSED) from error
-    except AdminUnreachable as error:
-        raise CliError(str(error), ExitCode.UNREACHABLE) from error
-    except ApiError as error:
-        raise CliError(str(error)) from error
+admin.add_command(offboard)

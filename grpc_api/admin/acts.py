@@ -1,4 +1,4 @@
-"""What the administrator's socket is for: listing and stopping jobs, draining, usage."""
+"""What the administrator's socket is for: listing and stopping jobs, draining, usage, leaving."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -6,21 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobworker.grpc_api.admin.drain import MAX_WORDS, Drain
+from jobworker.grpc_api.admin.jobs import ended, listed
+from jobworker.grpc_api.admin.offboard import Record, offboard
 from jobworker.grpc_api.errors import ApiError
 from jobworker.grpc_api.guard.access import PART_PAGE
 from jobworker.grpc_api.guard.references import MIN_PART, Named, Part, Whole, candidates, reference
 from jobworker.grpc_api.service.messages import status_message
 from jobworker.proto import admin_pb2 as admin
 from jobworker.proto import ipc_pb2 as ipc
-from jobworker.supervisor import JobSnapshot, NoSuchJob, SupervisorClient, SupervisorError
+from jobworker.supervisor import JobSnapshot, NoSuchJob, SupervisorClient
 
-_PAGE = 1000
 _MAX_GRACE_SECONDS = 86400.0
 # st_blocks of stat(2) counts these.
 _BLOCK_BYTES = 512
-
-# Has an act put on record: its name, what it is about, and its words.
-Record = Callable[[str, JobSnapshot | None, str], None]
 
 
 @dataclass(frozen=True)
@@ -31,13 +29,15 @@ class Acts:
     drain: Drain
     # Where the directories with the jobs' output are.
     output: Path
+    # Puts the certificates and revocation lists that are in the files now in force.
+    reread: Callable[[], None]
 
     async def perform(self, request: admin.Request, record: Record) -> AsyncIterator[admin.Reply]:
         """Yield the replies, without the end. Raises ApiError and SupervisorError."""
         match request.WhichOneof("act"):
             case "list":
                 record("list", None, _about(request.list.owner, request.list.tenant))
-                async for job in self._list(request.list):
+                async for job in listed(self.supervisor, request.list):
                     yield admin.Reply(job=status_message(job))
             case "stop":
                 async for job in self._stop(request.stop, record):
@@ -50,21 +50,12 @@ class Acts:
                 record("usage", None, "")
                 for usage in await self._usage():
                     yield admin.Reply(usage=usage)
+            case "offboard":
+                told = offboard(self.supervisor, request.offboard, record, self.reread)
+                async for one in told:
+                    yield admin.Reply(offboarded=one)
             case _:
                 raise ApiError("this server does not know the request; it is older")
-
-    async def _list(self, asked: admin.List) -> AsyncIterator[JobSnapshot]:
-        query = ipc.List(limit=_PAGE, running=asked.running, owner=asked.owner, tenant=asked.tenant)
-        left = asked.limit
-        while True:
-            query.limit = min(left, _PAGE) if asked.limit else _PAGE
-            page = await self.supervisor.list(query)
-            for job in page:
-                yield job
-            left -= len(page)
-            if len(page) < query.limit or (asked.limit and left <= 0):
-                return
-            query.before = page[-1].id
 
     # -- stopping ----------------------------------------------------------------
 
@@ -78,22 +69,13 @@ class Acts:
         found = [job async for job in self._to_stop(asked)]
         for job in found:
             record("stop", job, "")
-        failed = []
-        for ending in asyncio.as_completed([self.supervisor.end(job.id, grace) for job in found]):
-            try:
-                yield await ending
-            except NoSuchJob:
-                # Removed meanwhile, and so ended.
-                continue
-            except SupervisorError as error:
-                failed.append(str(error))
-        if failed:
-            raise ApiError(f"{len(failed)} of {len(found)} could not be stopped: {failed[0]}")
+        async for job in ended(self.supervisor, found, grace):
+            yield job
 
     async def _to_stop(self, asked: admin.Stop) -> AsyncIterator[JobSnapshot]:
         filters = admin.List(running=True, owner=asked.owner, tenant=asked.tenant)
         if not asked.jobs:
-            async for job in self._list(filters):
+            async for job in listed(self.supervisor, filters):
                 yield job
         for name in asked.jobs:
             job = await self._find(name)
@@ -147,7 +129,7 @@ class Acts:
         """What each tenant's jobs have and use, by the tenant's name."""
         tenants: dict[str, admin.TenantUsage] = {}
         of_job: dict[str, str] = {}
-        async for job in self._list(admin.List()):
+        async for job in listed(self.supervisor, admin.List()):
             of_job[job.id] = job.tenant
             usage = tenants.setdefault(job.tenant, admin.TenantUsage(tenant=job.tenant))
             usage.jobs += 1

@@ -203,6 +203,9 @@ def test_the_administrators(server: Server) -> None:
     job = server.ask("alice", "start", "--", "sleep", "1000")
     told(server, "admin-drain", "admin drain", "--config", config)
     assert told(server, "admin-usage", "admin usage", "--config", config)
+    leaving = ("--config", config, "--revoked", "--dry-run", "eve")
+    (plan,) = told(server, "offboard", "admin offboard", *leaving)
+    assert (plan["user"], plan["dry_run"], plan["certificates"]) == ("eve", True, [])
     assert told(server, "job", "admin list", "--config", config)
     (stopped,) = told(server, "job", "admin stop", "--config", config, job)
     assert stopped["reason"] == "stopped"
