@@ -36,7 +36,7 @@ def test_a_misspelt_command_suggests_what_was_meant(typed: str, meant: str | Non
         (["ps"], "no such command 'ps'; did you mean 'list'?"),
         (["ca", "isue"], "no such command 'isue'; did you mean 'issue'?"),
         (["policy", "chekc"], "no such command 'chekc'; did you mean 'check'?"),
-        (["audit", "xyzzy"], "no such command 'xyzzy'; they are tail, verify"),
+        (["audit", "xyzzy"], "no such command 'xyzzy'; they are search, tail, verify"),
         (["xyzzy"], "no such command 'xyzzy'; they are start, run, exec"),
     ],
 )
