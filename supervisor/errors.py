@@ -76,6 +76,22 @@ class NothingListens(SupervisorError):
     """No process of the job listens at the port, or none takes the connection."""
 
 
+class NoSuchFile(SupervisorError):
+    """There is no such file in a job's directory, or it is no regular file."""
+
+
+class FileRefused(SupervisorError):
+    """The path leads out of a job's directory, or the job's user may not do that there."""
+
+
+class FileChanged(SupervisorError):
+    """What has come of a file is not what was to be: it has changed meanwhile."""
+
+
+class FileBusy(SupervisorError):
+    """The same file is being put at the same place already."""
+
+
 class StillRunning(SupervisorError):
     """The job has not ended, so it cannot be removed."""
 

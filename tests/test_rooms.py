@@ -46,6 +46,7 @@ ALLOWED = {
         supervisor.errors supervisor.exact_text supervisor.host supervisor.ipc supervisor.job
         supervisor.quotas supervisor.schedule
     """,
+    "supervisor.porter": "supervisor.errors supervisor.exact_text supervisor.host",
     "supervisor.engine": "supervisor.errors supervisor.host supervisor.job",
     "supervisor.local": """
         supervisor.config supervisor.engine supervisor.errors supervisor.exact_text
@@ -305,6 +306,12 @@ def test_the_keeper_imports_the_standard_library_and_itself(module: str) -> None
     }
     known = BESIDES_THE_STANDARD_LIBRARY.get(module, set())
     assert {name.partition(".")[0] for name in strangers} == known
+
+
+def test_the_porter_imports_the_standard_library_alone() -> None:
+    """It is executed by its path, where nothing else may be found."""
+    names = imports(modules()["supervisor.porter.porter"])
+    assert {name.partition(".")[0] for name in names} <= set(sys.stdlib_module_names)
 
 
 def loaded_by(*names: str) -> set[str]:
