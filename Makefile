@@ -4,6 +4,7 @@
 # make bench  the measurements, each beside what it is compared with
 # make venv   the environment in .venv, with the command in .venv/bin/jobworker
 # make lock   requirements.lock anew, from the ranges in pyproject.toml
+# make vendor  others' scripts in console/static/vendor anew, by the hashes in .ci/vendor
 # make clean  removes what the others made
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 PACKAGES := authz cli client console grpc_api policies proto supervisor
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test coverage bench chaos guest venv lint types pytest lock clean
+.PHONY: demo test coverage bench chaos guest venv lint types pytest vendor lock clean
 demo: venv
 	@$(BIN)/python docs/demo.py $(DEMO)
 
@@ -28,12 +29,13 @@ venv: $(STAMP)
 
 # The lock holds the build's own requirements too, so no second environment is
 # made to build in. Without an index pip finds a lock that lags behind pyproject.toml.
-$(STAMP): pyproject.toml setup.py requirements.lock .ci/create-venv $(wildcard proto/*.proto) supervisor/host/inside.c supervisor/keeper/spawn.c
+$(STAMP): pyproject.toml setup.py requirements.lock .ci/create-venv $(wildcard proto/*.proto) supervisor/host/inside.c supervisor/keeper/spawn.c .ci/vendor
 	@echo "Making the environment in $(VENV)"
 	@.ci/create-venv $(PYTHON) $(VENV)
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/pip install -q --disable-pip-version-check --no-index --no-build-isolation -e '.[dev]' || \
 		{ echo 'if a version is not found, requirements.lock lags behind pyproject.toml: run make lock'; exit 1; }
+	@$(BIN)/python .ci/vendor tests
 	@touch $@
 
 lint: venv
@@ -65,6 +67,9 @@ chaos: venv
 # Limits, users and isolation in user-mode Linux alone; they are part of make test.
 guest: venv
 	$(BIN)/python -m pytest tests/front/test_user_mode_linux.py $(PYTEST_ARGS)
+
+vendor: venv
+	$(BIN)/python .ci/vendor pages
 
 lock:
 	test -x build/uv/bin/uv || { $(PYTHON) -m venv build/uv && build/uv/bin/pip install -q uv; }

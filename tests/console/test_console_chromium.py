@@ -1,6 +1,5 @@
 """The console in a real browser, with the user's certificate in its store."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,14 +11,16 @@ from tests.support.server import Server, running_server
 from tests.support.web.chromium import Page, chromium, needs_chromium
 
 pytestmark = [needs_chromium, pytest.mark.slow]
+ROOT = Path(__file__).parents[2]
 # The narrowest and the widest that the pages are made for.
 SIZES = ((400, 800), (1600, 1000))
-# https://github.com/dequelabs/axe-core, which is not shipped with this.
-AXE = os.environ.get("JOBWORKER_AXE", "")
+# https://github.com/dequelabs/axe-core, which `make venv` fetches.
+AXE = next(iter(sorted((ROOT / "build/vendor").glob("axe-*.min.js"))), None)
 PATHS = (
     *("/queue", "/schedules", "/start", "/usage", "/me", "/nothing"),
     *("/policy", "/policy?who=cn%3Dbob&action=stop&job=team-a%2Falice"),
 )
+USED = "a[href], button, input:not([type=hidden]), select, textarea, [tabindex]"
 AUDITED = f"{POLICY}  - {{allow: audit, to: 'cn:alice', jobs: '*/*'}}\n"
 TEXT = "document.body.innerText"
 HOSTILE = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
@@ -98,10 +99,35 @@ def test_without_scripts_and_by_the_keyboard(server: Server, page: Page) -> None
     page.until(f"{TEXT}.includes('without a script')")
 
 
-@pytest.mark.skipif(not AXE, reason="JOBWORKER_AXE names no axe.min.js: npm pack axe-core")
+def test_the_keyboard_reaches_everything(server: Server, page: Page) -> None:
+    words = ("--name", "keyboard", "--cron", "30 2 * * *", "--replace")
+    server.ask("alice", "schedule", "add", *words, "--", "true")
+    job = server.ask("alice", "start", "--", "sh", "-c", "echo out; sleep 1000")
+    # A list that changes meanwhile has other rows.
+    page.without_scripts()
+    shown = f"[...document.querySelectorAll('{USED}')].filter(one => one.checkVisibility())"
+    for path in ("/jobs", f"/jobs/{job}", *PATHS):
+        page.open(path)
+        number = page.value(f"window.used = {shown}; window.used.length")
+        reached = set()
+        for _ in range(number):
+            page.press("Tab", 9)
+            reached.add(page.value("window.used.indexOf(document.activeElement)"))
+            # Who sees it sees where they are.
+            style = "getComputedStyle(document.activeElement).outlineStyle"
+            assert page.value(style) != "none", (
+                path,
+                page.value("document.activeElement.outerHTML"),
+            )
+        assert reached == set(range(number)), path
+    server.ask("alice", "stop", job)
+
+
+@pytest.mark.skipif(AXE is None, reason="no build/vendor/axe-*.min.js: run .ci/vendor tests")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everybody_can_use_it(server: Server, page: Page, scheme: str) -> None:
     """What axe-core finds fault with: contrast, names of fields, order of headings and so on."""
+    assert AXE is not None
     words = ("--name", "nightly", "--cron", "30 2 * * *", "--replace")
     server.ask("alice", "schedule", "add", *words, "--", "true")
     job = server.ask("alice", "start", "--", "sh", "-c", "echo out; echo err >&2; sleep 1000")
@@ -109,7 +135,7 @@ def test_everybody_can_use_it(server: Server, page: Page, scheme: str) -> None:
         for width, height in SIZES:
             page.open(path)
             page.look(width, height, scheme)
-            page.value(f"{Path(AXE).read_text()}; 0")
+            page.value(f"{AXE.read_text()}; 0")
             assert page.value("axe.run().then(found => found.violations)") == [], (path, width)
     server.ask("alice", "stop", job)
 
