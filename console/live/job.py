@@ -1,6 +1,7 @@
 """One job as it changes: what there is to say of it, and its output as it comes."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
@@ -18,7 +19,7 @@ from jobworker.console.text import PlainText
 from jobworker.grpc_api.guard.audit_trail import Caller
 from jobworker.grpc_api.service.messages import status_message
 from jobworker.proto import workerservice_pb2 as pb
-from jobworker.supervisor import JobSnapshot
+from jobworker.supervisor import JobSnapshot, State
 
 # Who is further behind is shown the end of what there is: nobody reads more than that.
 _MOST_BEHIND = 512 * 1024
@@ -27,7 +28,7 @@ _GAP_SECONDS = 0.1
 
 
 async def job(site: Site, request: Request, caller: Caller) -> Response:
-    """Events of one job: status, output and, when no more will come, end.
+    """Events of one job: status, usage, output and, when no more will come, end.
 
     `from` is the offset of the output to begin at, empty for none of it. A browser that
     connects anew says with Last-Event-ID how far it came.
@@ -60,6 +61,8 @@ class _Watching:
         self._id = job_id
         self._offset = offset
         self._told: dict[str, str] = {}
+        # When the job was measured last, by the event loop's clock.
+        self._looked = -math.inf
         self._plain = {stream: PlainText() for stream in STREAMS}
 
     async def events(self) -> AsyncGenerator[bytes, None]:
@@ -69,6 +72,8 @@ class _Watching:
             while True:
                 for piece in self._status(job):
                     yield piece
+                async for piece in self._usage(job):
+                    yield piece
                 async for piece in self._output(job):
                     yield piece
                 if job.ended and (job.output_complete or self._offset is None):
@@ -77,10 +82,26 @@ class _Watching:
                 if not await self._site.streams.pause(_GAP_SECONDS):
                     return
                 try:
-                    async with asyncio.timeout(BEAT_SECONDS):
+                    async with asyncio.timeout(self._patience(job)):
                         job = await watched.until(partial(ne, job))
                 except TimeoutError:
-                    yield BEAT
+                    if not _measured(job):
+                        yield BEAT
+
+    def _patience(self, job: JobSnapshot) -> float:
+        """How long to wait for something to happen, before the job is measured again."""
+        return self._site.streams.look_seconds if _measured(job) else BEAT_SECONDS
+
+    async def _usage(self, job: JobSnapshot) -> AsyncIterator[bytes]:
+        """What it uses now; the first time with what there is of before."""
+        now = asyncio.get_running_loop().time()
+        if not _measured(job) or now - self._looked < self._site.streams.look_seconds:
+            return
+        first = self._looked == -math.inf
+        self._looked = now
+        if (sample := await self._site.samples.watch(self._id)) is not None:
+            points = self._site.samples.series(self._id) if first else [sample.point]
+            yield event("usage", {"first": first, "points": points})
 
     def _status(self, job: JobSnapshot) -> list[bytes]:
         message = status_message(job)
@@ -114,3 +135,8 @@ class _Watching:
                     pieces.append((STREAMS[message.stream], text))
         if pieces:
             yield event("output", pieces, self._offset)
+
+
+def _measured(job: JobSnapshot) -> bool:
+    """Whether it is of a kind that uses more as time goes by."""
+    return job.state is not State.PENDING and not job.ended

@@ -1,5 +1,6 @@
 """One job: what there is to say of it, the end of its output, and what may be done to it."""
 
+import json
 import secrets
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
@@ -91,6 +92,7 @@ async def job(site: Site, request: Request, caller: Caller) -> Response:
         key=secrets.token_hex(16),
         again=_again(read),
         tail=tail,
+        points=json.dumps(site.samples.series(found.id)),
         live=f"/live/jobs/{found.id}?from={tail.end if tail else ''}",
     )
 

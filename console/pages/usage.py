@@ -64,7 +64,7 @@ class Sum:
             return
         self.running += 1
         if sample is not None:
-            self.cpus = _added(self.cpus, sample.cpus)
+            self.cpus = _added(self.cpus, sample.point.cpus)
             self.cpu = _added(self.cpu, cpu_seconds(sample.usage))
             self.memory = _added(self.memory, sample.usage.memory)
             self.processes = _added(self.processes, sample.usage.processes)

@@ -35,6 +35,9 @@
       }
       for (const [name, text] of Object.entries(told.facts)) tell(name, text);
     },
+    usage(told) {
+      tellUsage(told);
+    },
     output(pieces) {
       const atEnd = output.scrollHeight - output.scrollTop - output.clientHeight < 40;
       for (const [stream, text] of pieces) {

@@ -84,6 +84,26 @@ def test_buttons_and_the_form(server: Server, page: Page) -> None:
     assert page.complaints == []
 
 
+def test_use_over_time_is_plotted(server: Server, page: Page, tmp_path: Path) -> None:
+    script = "while :; do :; done"
+    job = server.ask("alice", "start", "--", "sh", "-c", script)
+    page.open(f"/jobs/{job}")
+    page.until("document.querySelectorAll('#plots canvas').length > 0")
+    caption = "document.querySelector('#plots figcaption').textContent"
+    page.until(f"/^CPUs: 0\\.[1-9]|^CPUs: [1-9]/.test({caption})")
+    for scheme in ("dark", "light"):
+        for width, height in SIZES:
+            page.look(width, height, scheme)
+            page.until("document.querySelectorAll('#plots canvas').length > 0")
+            page.look(width, height, scheme, tmp_path / f"plots-{scheme}-{width}.png")
+            assert fits(page), (scheme, width)
+    server.ask("alice", "stop", job)
+    page.open(f"/jobs/{job}")
+    # As it was, from the page itself.
+    page.until("document.querySelectorAll('#plots canvas').length > 0")
+    assert page.complaints == []
+
+
 def test_without_scripts_and_by_the_keyboard(server: Server, page: Page) -> None:
     job = server.ask("alice", "start", "--", "echo", "without a script")
     server.end("alice", job)
