@@ -16,7 +16,7 @@ from jobworker.console.errors import http_status
 from jobworker.console.live import job as live_job
 from jobworker.console.live import jobs as live_jobs
 from jobworker.console.live import usage as live_usage
-from jobworker.console.pages import job, jobs, me, policy, schedules, start, usage
+from jobworker.console.pages import job, jobs, me, policy, schedules, several, start, usage
 from jobworker.console.safety import Hosts, Safety
 from jobworker.console.site import Site
 from jobworker.grpc_api.guard.audit_trail import Caller
@@ -42,6 +42,7 @@ _READ: dict[str, _Page] = {
 }
 _CHANGE: dict[str, _Page] = {
     "/jobs/{job}/{act}": job.act,
+    "/jobs": several.several,
     "/schedules/{act}": schedules.act,
     "/start": start.start,
 }

@@ -81,6 +81,12 @@ class Site:
 
     async def form(self, request: Request, caller: Caller) -> Mapping[str, str]:
         """The fields of a form of ours. Raises Refusal for another's, or what is none."""
+        return dict(await self.form_pairs(request, caller, _MOST_FIELDS))
+
+    async def form_pairs(
+        self, request: Request, caller: Caller, most: int
+    ) -> list[tuple[str, str]]:
+        """The same, of a form that has a field several times; `most` in all."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/x-www-form-urlencoded":
             raise invalid_form("this is no form: use the page's own")
@@ -92,13 +98,12 @@ class Site:
                     if len(body) > _MOST_FORM_BYTES:
                         raise invalid_form(f"a form holds at most {_MOST_FORM_BYTES} bytes")
             pairs = parse_qsl(
-                body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict"
+                body.decode(), keep_blank_values=True, max_num_fields=most, errors="strict"
             )
         except (ValueError, ClientDisconnect) as error:
             raise invalid_form("this is no form: use the page's own") from error
-        fields = dict(pairs)
-        self._tokens.check(request, fields.get(TOKEN, ""), caller)
-        return fields
+        self._tokens.check(request, dict(pairs).get(TOKEN, ""), caller)
+        return pairs
 
 
 def _shown(value: object) -> object:

@@ -146,7 +146,7 @@ DOORS = {
     "cli.commands": "new_job",
     "cli.display": "job lines progress rights sink table usage",
     "console.live": "job jobs usage",
-    "console.pages": "job jobs me policy schedules start usage views",
+    "console.pages": "acts job jobs me policy schedules several start usage views",
     "grpc_api.admin": "acts caller desk drain",
     "grpc_api.edge": "admission credentials edge output_connection peers tls",
     "grpc_api.guard": """

@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jobworker.client.messages import read_job
-from jobworker.console.pages.job import SHOWN_BYTES, STREAMS, fitting
+from jobworker.console.pages.acts import fitting
+from jobworker.console.pages.job import SHOWN_BYTES, STREAMS
 from jobworker.console.pages.views import facts, mood
 from jobworker.console.site import Site
 from jobworker.console.streams import BEAT, BEAT_SECONDS, Events, event

@@ -7,7 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jobworker.console.pages.jobs import Wanted
-from jobworker.console.pages.views import Row, row
+from jobworker.console.pages.jobs import rows as rows_of
+from jobworker.console.pages.views import Row
 from jobworker.console.site import Site
 from jobworker.console.streams import BEAT, BEAT_SECONDS, Events, event
 from jobworker.grpc_api.guard.audit_trail import Caller
@@ -33,7 +34,8 @@ async def jobs(site: Site, request: Request, caller: Caller) -> Response:
         while True:
             # A job that was removed is no news.
             if (now := _known(site)) != looked or quiet >= BEAT_SECONDS:
-                rows = [row(one) for one in (await site.calls.answer("List", asked)).jobs]
+                answer = await site.calls.answer("List", asked)
+                rows = rows_of(site, caller, answer.jobs)
                 looked = now
                 if rows != told:
                     told, quiet = rows, 0.0

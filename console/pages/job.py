@@ -2,19 +2,17 @@
 
 import json
 import secrets
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlencode
 
-from google.protobuf.message import Message
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from jobworker.cli.display.job import command_text
-from jobworker.cli.selection import GOING_ON
 from jobworker.client.messages import JobStatus, read_job
-from jobworker.console.errors import invalid_form
+from jobworker.console.pages.acts import ACTS, act_of, fitting
 from jobworker.console.pages.views import facts, mood
 from jobworker.console.site import Site, Verbatim
 from jobworker.console.streams import Sent
@@ -31,24 +29,6 @@ _MOST_ADDRESS = 4000
 STREAMS = {
     pb.OUTPUT_STREAM_STDOUT: "stdout",
     pb.OUTPUT_STREAM_STDERR: "stderr",
-}
-
-
-class _Act(NamedTuple):
-    """What a button does: the method and its request, the right it takes, and in which states."""
-
-    method: str
-    request: Message
-    action: str
-    states: Collection[str]
-
-
-_ACTS = {
-    "pause": _Act("Pause", pb.PauseRequest(), "signal", ("running",)),
-    "resume": _Act("Resume", pb.ResumeRequest(), "signal", ("paused",)),
-    "stop": _Act("Stop", pb.StopRequest(noWait=True), "stop", GOING_ON),
-    "again": _Act("Again", pb.AgainRequest(), "start", ("ended",)),
-    "remove": _Act("Remove", pb.RemoveRequest(), "stop", ("ended",)),
 }
 
 
@@ -87,7 +67,7 @@ async def job(site: Site, request: Request, caller: Caller) -> Response:
         facts=facts(message),
         mood=mood(read),
         over=read.ended and (read.output_complete or tail is None),
-        acts=[act for act in _ACTS if may[_ACTS[act].action]],
+        acts=[name for name, one in ACTS.items() if may[one.action]],
         fitting=fitting(read.state),
         key=secrets.token_hex(16),
         again=_again(read),
@@ -95,11 +75,6 @@ async def job(site: Site, request: Request, caller: Caller) -> Response:
         points=json.dumps(site.samples.series(found.id)),
         live=f"/live/jobs/{found.id}?from={tail.end if tail else ''}",
     )
-
-
-def fitting(state: str) -> list[str]:
-    """The buttons that a job in a state is for."""
-    return [name for name, act in _ACTS.items() if state in act.states]
 
 
 def _again(job: JobStatus) -> str:
@@ -162,12 +137,9 @@ def _last(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
 async def act(site: Site, request: Request, caller: Caller) -> Response:
     """Do to a job what a button says (POST)."""
     fields = await site.form(request, caller)
-    chosen = _ACTS.get(request.path_params["act"])
-    if chosen is None:
-        raise invalid_form("there is no such button")
-    asked: Any = type(chosen.request)()
-    asked.CopyFrom(chosen.request)
-    job_id = asked.jobID = request.path_params["job"]
+    chosen = act_of(request.path_params["act"])
+    job_id = request.path_params["job"]
+    asked = chosen.about(job_id)
     if isinstance(asked, pb.AgainRequest):
         asked.requestID = fields.get("key", "")
     answer = await site.calls.call(chosen.method, asked, caller)

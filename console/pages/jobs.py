@@ -1,14 +1,17 @@
 """The list of jobs, and that of those which wait for their turn."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from jobworker.authz.policy.policy import JobFacts
 from jobworker.cli.selection import STATES
 from jobworker.console.errors import invalid_form
-from jobworker.console.pages.views import row
+from jobworker.console.pages.several import SEVERAL, SIGNALS
+from jobworker.console.pages.views import Row, row
 from jobworker.console.site import Site
 from jobworker.grpc_api.guard.audit_trail import Caller
 from jobworker.proto import workerservice_pb2 as pb
@@ -64,6 +67,18 @@ class Wanted(NamedTuple):
         return urlencode({name: word for name, word in words.items() if word})
 
 
+def rows(site: Site, caller: Caller, jobs: Iterable[pb.QueryStatusResponse]) -> list[Row]:
+    """The rows of a list; those may be chosen to which a button may do something."""
+    return [row(job, choose=_steers(site, caller, job)) for job in jobs]
+
+
+def _steers(site: Site, caller: Caller, job: pb.QueryStatusResponse) -> bool:
+    # Of what is not to be started the policy looks at these two alone.
+    about = JobFacts(job.owner, job.tenant)
+    judge = site.calls.access.judge_facts
+    return any(judge(caller.identity, act, about).error is None for act in ("signal", "stop"))
+
+
 async def jobs(site: Site, request: Request, caller: Caller) -> Response:
     """Those the caller may list, newest first."""
     wanted = Wanted.of(request)
@@ -72,7 +87,10 @@ async def jobs(site: Site, request: Request, caller: Caller) -> Response:
         request,
         caller,
         "jobs.html",
-        rows=[row(job) for job in answer.jobs],
+        rows=rows(site, caller, answer.jobs),
+        acts=SEVERAL,
+        signals=SIGNALS,
+        query=wanted.query(wanted.before),
         wanted=wanted,
         states=("", NOT_ENDED, FAILED, *STATES),
         newer=f"/jobs?{wanted.query('')}" if wanted.before else "",
@@ -86,5 +104,5 @@ async def queue(site: Site, request: Request, caller: Caller) -> Response:
     message = pb.ListRequest(states=[pb.JOB_STATE_PENDING], pageSize=_MOST_WAITING)
     answer = await site.calls.call("List", message, caller)
     waiting = sorted(answer.jobs, key=lambda job: (job.request.queue, job.jobID))
-    rows = [(row(job), job.request.queue, job.request.priority, job.detail) for job in waiting]
-    return site.page(request, caller, "queue.html", rows=rows, more=bool(answer.nextPageToken))
+    waits = [(row(job), job.request.queue, job.request.priority, job.detail) for job in waiting]
+    return site.page(request, caller, "queue.html", rows=waits, more=bool(answer.nextPageToken))

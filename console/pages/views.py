@@ -32,9 +32,11 @@ class Row(TypedDict):
     state: str
     mood: str
     command: str
+    # Whether it may be chosen, to be stopped, say.
+    choose: bool
 
 
-def row(message: pb.QueryStatusResponse) -> Row:
+def row(message: pb.QueryStatusResponse, *, choose: bool = False) -> Row:
     """The row of a job of a list."""
     job = read_job(message)
     command = visible(command_text(job))
@@ -50,6 +52,7 @@ def row(message: pb.QueryStatusResponse) -> Row:
         state=visible(outcome_text(job)),
         mood=mood(job),
         command=command if len(command) <= _MOST_COMMAND else f"{command[:_MOST_COMMAND]} …",
+        choose=choose,
     )
 
 

@@ -6,6 +6,28 @@
   const none = document.getElementById("none");
   const line = document.querySelector("[data-live]");
 
+  const form = document.getElementById("several");
+  const all = document.querySelector("#all input");
+
+  function boxes() {
+    return [...body.querySelectorAll("input")];
+  }
+
+  all.parentElement.hidden = false;
+  all.addEventListener("change", () => {
+    for (const box of boxes()) box.checked = all.checked;
+  });
+
+  function chooser(job) {
+    const box = document.createElement("input");
+    box.type = "checkbox";
+    box.name = "job";
+    box.value = job.id;
+    box.setAttribute("form", "several");
+    box.setAttribute("aria-label", "Choose " + job.short);
+    return box;
+  }
+
   function cell(name, text, tag, mood) {
     const td = document.createElement("td");
     td.dataset.name = name;
@@ -27,6 +49,7 @@
     link.href = "/jobs/" + encodeURIComponent(job.id);
     link.title = job.id;
     link.textContent = job.short;
+    if (job.choose) first.append(chooser(job), " ");
     first.append(link);
     tr.append(
       first,
@@ -45,10 +68,14 @@
   listen(line, {
     jobs(rows) {
       // The keyboard stays where it is.
-      const held = document.activeElement?.closest("tbody a")?.title;
+      const held = document.activeElement?.closest("tbody a, tbody input");
+      const chosen = new Set(boxes().filter((box) => box.checked).map((box) => box.value));
       body.replaceChildren(...rows.map(row));
       none.hidden = rows.length > 0;
-      if (held) [...body.querySelectorAll("a")].find((link) => link.title === held)?.focus();
+      form.hidden = !rows.some((job) => job.choose);
+      for (const box of boxes()) box.checked = chosen.has(box.value);
+      const same = (one) => (held.title ? one.title === held.title : one.value === held.value);
+      if (held) [...body.querySelectorAll(held.localName)].find(same)?.focus();
     },
   });
 })();

@@ -84,6 +84,29 @@ def test_buttons_and_the_form(server: Server, page: Page) -> None:
     assert page.complaints == []
 
 
+def test_several_jobs_are_stopped_at_once(server: Server, page: Page, tmp_path: Path) -> None:
+    jobs = [server.ask("alice", "start", "--", "sleep", "1000") for _ in range(3)]
+    page.open("/jobs?state=not+ended")
+    page.until(f"{TEXT}.includes('Live')")
+    page.value(f"document.querySelector('input[value=\"{jobs[1]}\"]').focus()")
+    page.press(" ", 32)
+    # What is chosen stays so while the list changes, and so does where the keyboard is.
+    other = server.ask("alice", "start", "--", "sleep", "1000")
+    page.until(f"document.querySelector('tbody a')?.title === '{other}'")
+    chosen = "[...document.querySelectorAll('tbody input:checked')].map(one => one.value)"
+    assert page.value(chosen) == [jobs[1]]
+    assert page.value("document.activeElement.value") == jobs[1]
+    for width, height in SIZES:
+        page.look(width, height, "light", tmp_path / f"several-{width}.png")
+        assert fits(page)
+    page.value("document.querySelector('#all input').click()")
+    page.value("document.querySelector('button[value=stop]').click()")
+    for job in (*jobs, other):
+        server.end("alice", job)
+    page.until(f"location.search === '?state=not+ended' && {TEXT}.includes('No jobs')")
+    assert page.complaints == []
+
+
 def test_use_over_time_is_plotted(server: Server, page: Page, tmp_path: Path) -> None:
     script = "while :; do :; done"
     job = server.ask("alice", "start", "--", "sh", "-c", script)
@@ -109,8 +132,8 @@ def test_without_scripts_and_by_the_keyboard(server: Server, page: Page) -> None
     server.end("alice", job)
     page.without_scripts()
     page.open("/jobs")
-    # The skip link, the pages, the filters, the button, and the newest job.
-    for _ in range(20):
+    # The skip link, the pages, the filters, the buttons, and the newest job.
+    for _ in range(40):
         page.press("Tab", 9)
         if page.value("document.activeElement.title") == job:
             break

@@ -69,7 +69,8 @@ class Page:
 
     def press(self, key: str, code: int) -> None:
         """Press a key, such as Tab (9) or Enter (13)."""
-        text = {"text": "\r"} if key == "Enter" else {}
+        typed = {"Enter": "\r", " ": " "}.get(key)
+        text = {"text": typed} if typed else {}
         for kind in ("keyDown", "keyUp"):
             self._ask(
                 "Input.dispatchKeyEvent",
