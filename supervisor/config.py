@@ -47,7 +47,8 @@ class SupervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     `attend_seconds` is how long who attends to a job that is not to go on without them
     (`--on-disconnect`) has to come back. `min_free` is how much of the state directory's
     file system output leaves free:
-    with less there is a gap in its place; -1 for 64 MiB, or a tenth of a small one.
+    with less there is a gap in its place; -1 for 64 MiB, or a tenth of a small one. A file that
+    is put into a job's directory leaves as much, and has `file_bytes` at most, 0 for any.
     `environment` is all that a job inherits, beside what its Start adds.
     `cgroup` is "auto" (used where cgroup v2 can be) or "off". Without `users`
     all jobs run as the service's own user. `no_new_privileges` keeps jobs from
@@ -67,6 +68,7 @@ class SupervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     stop_seconds: float = 5.0
     attend_seconds: float = 30.0
     min_free: Size = -1
+    file_bytes: Size = 0
     segment_bytes: Size = 64 * 1024 * 1024
     pipe_bytes: Size = 1024 * 1024
     spare_launchers: int = 8
@@ -96,7 +98,6 @@ class SupervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
                     f"queues: {name!r} is no name: up to 64 characters of A-Z a-z 0-9 . _ -, "
                     "a letter first"
                 )
-        if self.segment_bytes < 65536:
-            raise ValueError("segment_bytes must be at least 65536")
-        if self.pipe_bytes < 4096:
-            raise ValueError("pipe_bytes must be at least 4096")
+        for name, least in (("segment_bytes", 65536), ("pipe_bytes", 4096), ("file_bytes", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}")

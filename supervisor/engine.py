@@ -136,6 +136,13 @@ class Engine(Protocol):
         To nothing else that listens there. Raises NothingListens and Exhausted.
         """
 
+    async def porter(self, job: Job, *, put: bool) -> socket.socket:
+        """A porter for one file of the job's, and the socket to speak to it; it does not block.
+
+        It is the job's user, in the job's mounts. Raises AlreadyEnded where nothing is left of
+        those, CannotPlace and Exhausted.
+        """
+
     def usage(self, job: Job) -> Usage:
         """What the job has used by now, as far as that can be told."""
 

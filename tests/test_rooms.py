@@ -46,11 +46,13 @@ ALLOWED = {
         supervisor.errors supervisor.exact_text supervisor.host supervisor.ipc supervisor.job
         supervisor.quotas supervisor.schedule
     """,
-    "supervisor.porter": "supervisor.errors supervisor.exact_text supervisor.host",
+    "supervisor.porter": """
+        supervisor.config supervisor.errors supervisor.exact_text supervisor.host supervisor.job
+    """,
     "supervisor.engine": "supervisor.errors supervisor.host supervisor.job",
     "supervisor.local": """
         supervisor.config supervisor.engine supervisor.errors supervisor.exact_text
-        supervisor.host supervisor.job supervisor.keeper supervisor.output
+        supervisor.host supervisor.job supervisor.keeper supervisor.output supervisor.porter
     """,
     "supervisor.live": """
         supervisor.engine supervisor.errors supervisor.job supervisor.journal supervisor.quotas
@@ -76,7 +78,7 @@ ALLOWED = {
     "supervisor": """
         supervisor.config supervisor.control supervisor.errors supervisor.exact_text
         supervisor.host supervisor.ipc supervisor.job supervisor.journal supervisor.keeper
-        supervisor.library supervisor.output supervisor.threaded
+        supervisor.library supervisor.output supervisor.porter supervisor.threaded
     """,
     "authz": "",
     "authz.ca": "authz",
@@ -167,6 +169,7 @@ DOORS = {
     "supervisor.live": "live_job live_jobs quota_counts starts turn",
     "supervisor.local": "engine keeper_link",
     "supervisor.output": "follow limbo pump reader recorder segments",
+    "supervisor.porter": "carriage places porter porters",
     "supervisor.waiting": "names pending schedules",
 }
 

@@ -45,6 +45,8 @@ RULES: dict[str, MethodRule] = {
     "Pause": MethodRule("signal", About.ONE_JOB),
     "Resume": MethodRule("signal", About.ONE_JOB),
     "Forward": MethodRule("forward", About.ONE_JOB, lasting=True, patient=True),
+    "Put": MethodRule("put", About.ONE_JOB, lasting=True),
+    "Get": MethodRule("get", About.ONE_JOB, lasting=True),
     "Wait": MethodRule("status", About.ONE_JOB, lasting=True),
     "List": MethodRule("list", About.EACH_JOB),
     "Remove": MethodRule("stop", About.ONE_JOB),

@@ -16,6 +16,7 @@ from jobworker.grpc_api.guard.fields import check_fields
 from jobworker.grpc_api.guard.guard import Call, current_call
 from jobworker.grpc_api.guard.refusal import invalid
 from jobworker.grpc_api.service.can_i import can_i, rights
+from jobworker.grpc_api.service.files import Files
 from jobworker.grpc_api.service.forward import Carried, carry
 from jobworker.grpc_api.service.input import Inputs
 from jobworker.grpc_api.service.messages import status_message, stop_way
@@ -57,6 +58,7 @@ class WorkerService(WorkerServiceServicer):
         self._supervisor = access.supervisor
         self._config = config
         self._inputs = Inputs(access.supervisor)
+        self._files = Files(access.supervisor)
         self._schedules = Schedules(access, self._orders)
 
     async def Start(self, request: pb.StartRequest, context: _Context) -> pb.StartResponse:
@@ -141,6 +143,18 @@ class WorkerService(WorkerServiceServicer):
             seconds = time.monotonic() - began
             target = f"port {port}"
             call.ended(Session("forward", job, target, carried.up, carried.down, seconds))
+
+    async def Put(
+        self, request: pb.PutRequest, requests: AsyncIterator[pb.PutRequest]
+    ) -> AsyncIterator[pb.PutResponse]:
+        async with aclosing(self._files.put(current_call(), request, requests)) as responses:
+            async for response in responses:
+                yield response
+
+    async def Get(self, request: pb.GetRequest, context: _Context) -> AsyncIterator[pb.GetResponse]:
+        async with aclosing(self._files.get(current_call(), request)) as responses:
+            async for response in responses:
+                yield response
 
     async def QueryStatus(
         self, request: pb.QueryStatusRequest, context: _Context

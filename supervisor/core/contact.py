@@ -1,6 +1,8 @@
-"""What reaches a job while it runs: signals, input, the size of its terminal."""
+"""What reaches a job: signals, input, the size of its terminal, connections, files."""
 
 import signal
+import socket
+from collections.abc import Coroutine
 from functools import partial
 
 from jobworker.supervisor.core.answers import Answers
@@ -12,6 +14,8 @@ from jobworker.supervisor.ipc.server import Client
 from jobworker.supervisor.job import Job, State
 from jobworker.supervisor.live.live_job import LiveJob
 from jobworker.supervisor.live.live_jobs import LiveJobs
+
+Way = Coroutine[None, None, socket.socket]
 
 
 class Contact:
@@ -60,13 +64,30 @@ class Contact:
             raise ended(job_id)
         return live
 
-    def listener(self, job_id: str) -> LiveJob:
+    def way(self, call: requests.Connect | requests.Porter) -> tuple[Job, Way]:
+        """A job, and what makes a connection to a port of it, or to a porter for a file."""
+        match call:
+            case requests.Connect(job_id, port):
+                job = self._listener(job_id).job
+                return job, self._engine.connect(job, port)
+            case requests.Porter(job_id, put):
+                job = self._has_files(job_id)
+                return job, self._engine.porter(job, put=put)
+
+    def _listener(self, job_id: str) -> LiveJob:
         """The job to connect to; one that has ended may have left something that listens."""
         live = self._jobs.get(job_id)
         if live is None:
             self._begun(job_id)
             raise AlreadyEnded(f"job {job_id} has ended: nothing of it listens")
         return live
+
+    def _has_files(self, job_id: str) -> Job:
+        """The job whose files are to be carried, also one that has ended."""
+        job = self._begun(job_id)
+        if job.state is State.STARTING or not job.pid:
+            raise NotRunning(f"job {job.id} has not been started: it has no files")
+        return job
 
     def _begun(self, job_id: str) -> Job:
         job = self._answers.find(job_id)

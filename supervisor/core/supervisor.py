@@ -107,7 +107,7 @@ class Supervisor:
         self._contact = Contact(engine, self.jobs, self._answers)
         self.retention = Retention(loop, config, journal, self.turn, self.output_directory)
         self._pauses = Pauses(engine, self.turn)
-        self.connections = Connections(loop, engine, Path(config.state_dir), config.readers)
+        self.connections = Connections(loop, Path(config.state_dir), config.readers)
         engine.report_to(
             Progress(
                 engine,
@@ -157,8 +157,8 @@ class Supervisor:
             case requests.Admit():
                 self.pending.admit(call)
                 client.reply(seq)
-            case requests.Connect(job_id, port):
-                self.connections.begin(client, seq, self._contact.listener(job_id).job, port)
+            case requests.Connect() | requests.Porter():
+                self.connections.begin(client, seq, *self._contact.way(call))
             case requests.Input() | requests.Resize():
                 self._contact.give(client, seq, call)
             case requests.Attend():

@@ -200,7 +200,17 @@ class SupervisorClient:
 
         Raises AlreadyEnded, NothingListens and Exhausted.
         """
-        request = ipc.Request(connect=ipc.Connect(id=job_id, port=port))
+        return await self._offered(ipc.Request(connect=ipc.Connect(id=job_id, port=port)))
+
+    async def porter(self, job_id: str, *, put: bool) -> socket.socket:
+        """A connection to a porter for one file of the job's: see Carriage.
+
+        Raises NotRunning for a job that has not begun, AlreadyEnded for one of whose files
+        nothing is left, CannotPlace and Exhausted.
+        """
+        return await self._offered(ipc.Request(porter=ipc.Porter(id=job_id, put=put)))
+
+    async def _offered(self, request: ipc.Request) -> socket.socket:
         offer = (await self._call(request)).offer
         directory = Path(os.fsdecode(offer.directory))
         try:

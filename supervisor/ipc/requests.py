@@ -121,6 +121,13 @@ class Connect(NamedTuple):
     port: int
 
 
+class Porter(NamedTuple):
+    """Start a porter, which puts a file into a job's directory, or gets one out of it."""
+
+    id: str
+    put: bool
+
+
 class Turns(NamedTuple):
     """Ask to be told of every job whose turn has come."""
 
@@ -216,7 +223,16 @@ AboutOne = Stop | Signal | Pause | Resume | Get | Watch | Unwatch | Remove
 AboutSchedules = AddSchedule | ChangeSchedule | Schedules
 AboutMany = List | Observe | Owners | StartOf
 Call = (
-    Start | MayStart | Turns | Admit | Connect | AboutInput | AboutOne | AboutMany | AboutSchedules
+    Start
+    | MayStart
+    | Turns
+    | Admit
+    | Connect
+    | Porter
+    | AboutInput
+    | AboutOne
+    | AboutMany
+    | AboutSchedules
 )
 
 
@@ -392,6 +408,7 @@ _READERS: dict[str | None, Callable[[Any], Call]] = {
     "resize": _resize,
     "attend": _attend,
     "connect": _connect,
+    "porter": lambda asked: Porter(checked_id(asked.id), asked.put),
     "turns": lambda _: Turns(),
     "admit": _admit,
     "schedule": read_schedule,

@@ -37,6 +37,8 @@ from jobworker.supervisor.local.survivors import end_survivors
 from jobworker.supervisor.output.limbo import Limbo
 from jobworker.supervisor.output.pump import Pump
 from jobworker.supervisor.output.recorder import Keep, Recorder
+from jobworker.supervisor.porter.places import Places
+from jobworker.supervisor.porter.porters import Porters
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +80,7 @@ class LocalEngine:
         self._stops = Stops(loop, lambda local: self._reports.stopped(local.job))
         self._pauses = Pauses(loop, lambda local: self._reports.paused(local.job))
         self._ports = Ports()
+        self._porters = Porters(Places(config))
         self._capture = Capture(
             loop,
             self._pump,
@@ -333,6 +336,18 @@ class LocalEngine:
         account = job.request.account
         owner = Owner(tree_of(job), account.uid if account else None)
         return await self._ports.connect(owner, port)
+
+    async def porter(self, job: Job, *, put: bool) -> socket.socket:
+        """As in Engine."""
+        local = self._jobs.get(job.id) or self._jobs.get(job.request.inside)
+        while local is not None and local.other is not None:
+            local = local.other
+
+        def main() -> int:
+            lives = local is not None and local.main is not None and local.main_lives()
+            return local.where.pid if lives and local is not None else 0
+
+        return await self._porters.begin(job, main, put=put)
 
     # -- output, usage, the place ------------------------------------------------------------------
 

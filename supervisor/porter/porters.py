@@ -5,42 +5,50 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Callable
 
 from jobworker.supervisor.errors import CannotPlace, Exhausted
 from jobworker.supervisor.exact_text import to_bytes
-from jobworker.supervisor.host.inside import Entrance
-from jobworker.supervisor.host.users import Account
+from jobworker.supervisor.host.inside import Entrance, can_enter, open_entrance
+from jobworker.supervisor.host.isolation import Profile
+from jobworker.supervisor.job import Job
 from jobworker.supervisor.porter import porter
+from jobworker.supervisor.porter.places import Place, Places
 
 # At once, in all and for one Unix user: each is a process of some 10 MiB.
 MOST = 64
 MOST_OF_A_USER = 16
+# How long a sandbox may take until it is there.
+_MADE_SECONDS = 5.0
+_LOOK_SECONDS = 0.01
 # Of a sandbox's namespaces those that paths and rights are about (clone(2)).
 _USER, _MOUNTS = 0x10000000, 0x00020000
-
-
-class Place(NamedTuple):
-    """Where a job's files are, and whose.
-
-    `account` is None for the service's own user. `roots` are pairs: the first is the job's
-    directory. A pair is a directory and what its path must not lead out of, `/` for any.
-    `min_free` is what is to stay free on a disk (-1: see disk_space.py), `most` the most
-    bytes of a file that is put, 0 for any.
-    """
-
-    account: Account | None
-    roots: tuple[tuple[str, str], ...]
-    min_free: int
-    most: int
 
 
 class Porters:
     """Those that run. They end when who they were made for lets go of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: Places) -> None:
+        self._places = places
         self._running: Counter[int] = Counter()
+
+    async def begin(self, job: Job, main: Callable[[], int], *, put: bool) -> socket.socket:
+        """A porter for a file of the job's, as in `start`.
+
+        `main` says which its main process is, 0 if that has ended. Raises AlreadyEnded, too.
+        """
+        if main() and job.request.profile is Profile.PRIVATE:
+            entrance = await _entrance(main)
+            if entrance is not None:
+                try:
+                    return self.start(self._places.inside(job), entrance, put=put)
+                finally:
+                    os.close(entrance.pidfd)
+        elif main():
+            return self.start(self._places.inside(job), None, put=put)
+        return self.start(self._places.left_by(job), None, put=put)
 
     def start(self, place: Place, entrance: Entrance | None, *, put: bool) -> socket.socket:
         """A porter for one file, and the socket to tell it which: it does not block.
@@ -78,6 +86,35 @@ class Porters:
             self._running[uid] -= 1
 
         loop.add_reader(pidfd, ended)
+
+
+async def _entrance(main: Callable[[], int]) -> Entrance | None:
+    """The way into the sandbox around a main process; None once that has ended.
+
+    Raises CannotPlace.
+    """
+    if not can_enter():
+        raise CannotPlace(
+            "this host cannot carry files into an isolated job, or out of it, while that runs: "
+            "job-worker was installed without a C compiler"
+        )
+    deadline = time.monotonic() + _MADE_SECONDS
+    while pid := main():
+        try:
+            entrance = open_entrance(pid)
+        except BlockingIOError:
+            # The sandbox is being made.
+            if time.monotonic() > deadline:
+                raise CannotPlace("the job's sandbox cannot be entered") from None
+            await asyncio.sleep(_LOOK_SECONDS)
+        except ProcessLookupError:
+            return None
+        else:
+            # The number may have been another's by then, unless it lives still.
+            if main() == pid:
+                return entrance
+            os.close(entrance.pidfd)
+    return None
 
 
 def _orders(place: Place, entrance: Entrance | None, *, put: bool) -> dict[str, object]:

@@ -3,6 +3,8 @@
 import random
 from collections.abc import Callable, Iterator
 from functools import partial
+from hashlib import sha256
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import grpc
@@ -51,10 +53,18 @@ ALSO = {
     "columns": {grpc.StatusCode.FAILED_PRECONDITION},
     "kind": {grpc.StatusCode.FAILED_PRECONDITION},
     "port": {grpc.StatusCode.FAILED_PRECONDITION},
+    "path": {grpc.StatusCode.FAILED_PRECONDITION},
+    "Put.name": {grpc.StatusCode.FAILED_PRECONDITION},
+    "Put.size": {grpc.StatusCode.ABORTED, grpc.StatusCode.RESOURCE_EXHAUSTED},
+    "Put.sha256": {grpc.StatusCode.ABORTED},
+    "Put.data": {grpc.StatusCode.ABORTED},
+    "Put.end": {grpc.StatusCode.ABORTED},
     "AddSchedule.replace": {grpc.StatusCode.ALREADY_EXISTS},
     "ChangeSchedule.name": {grpc.StatusCode.NOT_FOUND},
     "ChangeSchedule.owner": {grpc.StatusCode.NOT_FOUND},
 }
+# Where Put and Get have theirs.
+FILES = TemporaryDirectory()
 # Values that some code may trip over.
 _TEXTS = ["", "a", "\0", "é\u2028\U0001f600", "../..", "x" * 100_000, "-", " ", "0" * 36]
 _WHOLE = {
@@ -195,7 +205,15 @@ def _good(worker: WorkerServiceStub, method: MethodDescriptor) -> Message:
         request.noWait = True
     if method.name == "Prune":
         request.owner = "nobody"
+    _name_file(request)
     return request  # type: ignore[no-any-return]
+
+
+def _name_file(request: Any) -> None:
+    if isinstance(request, pb.PutRequest | pb.GetRequest):
+        request.path = b"file"
+    if isinstance(request, pb.PutRequest):
+        request.name, request.sha256, request.end = b"file", sha256(b"").hexdigest(), True
 
 
 def _schedule() -> pb.AddScheduleRequest:
@@ -209,7 +227,8 @@ def _job(worker: WorkerServiceStub, method: str) -> str:
         return start(worker, "sleep", "100", graceSeconds=0.01)
     if method == "Input":
         return start(worker, "cat", input=pb.INPUT_MODE_OPEN, graceSeconds=0.01)
-    job_id = start(worker, "sh", "-c", "echo one; echo two")
+    directory = {"workingDirectory": FILES.name} if method in ("Put", "Get") else {}
+    job_id = start(worker, "sh", "-c", "echo one; echo two | tee file", **directory)
     wait(worker, job_id)
     return job_id
 

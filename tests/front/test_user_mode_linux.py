@@ -11,7 +11,8 @@ import pytest
 from tests.support.user_mode_linux import GUEST, KERNEL, NoGuest, run_in_guest
 
 FILES = [
-    GUEST / f"{name}.py" for name in ("limits", "isolation", "escapes", "mapping", "reach", "clock")
+    GUEST / f"{name}.py"
+    for name in ("limits", "isolation", "escapes", "mapping", "reach", "files", "clock")
 ]
 REPORT = "report.xml"
 # A run takes a minute or two; where others use both processors, five were seen.

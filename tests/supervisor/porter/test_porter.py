@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from jobworker.supervisor.config import SupervisorConfig
 from jobworker.supervisor.errors import (
     Exhausted,
     FileChanged,
@@ -24,12 +25,17 @@ from jobworker.supervisor.host.users import Account
 from jobworker.supervisor.porter import porter as program
 from jobworker.supervisor.porter import porters
 from jobworker.supervisor.porter.carriage import Carriage, Found, Parcel, Sent, Stored
-from jobworker.supervisor.porter.porters import Place, Porters
+from jobworker.supervisor.porter.places import Place, Places
+from jobworker.supervisor.porter.porters import Porters
 from tests.support.library import eventually
 
 SECONDS = 60.0
 STRANGER = Account("stranger", 54321, 54321, (54321,), "/nonexistent", "")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="to be another user takes root")
+
+
+def new_porters() -> Porters:
+    return Porters(Places(SupervisorConfig(state_dir="/nonexistent")))
 
 
 def place(root: Path, **changes: object) -> Place:
@@ -41,7 +47,7 @@ def place(root: Path, **changes: object) -> Place:
 async def carrying(
     where: Place, *, put: bool, made: Porters | None = None
 ) -> AsyncIterator[Carriage]:
-    connection = (made or Porters()).start(where, None, put=put)
+    connection = (made or new_porters()).start(where, None, put=put)
     carriage = await Carriage.over(connection)
     try:
         async with asyncio.timeout(SECONDS):
@@ -374,7 +380,7 @@ def test_the_disk_keeps_what_is_to_stay_free(tmp_path: Path) -> None:
 
 def test_so_many_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(porters, "MOST_OF_A_USER", 1)
-    made = Porters()
+    made = new_porters()
 
     async def scenario() -> None:
         async with carrying(place(tmp_path), put=False, made=made):
