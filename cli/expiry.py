@@ -32,7 +32,8 @@ def warn_of_expiry(certificate: Path, environ: Mapping[str, str]) -> None:
         return
     tell(
         f"warning: your certificate {certificate} ends in {span_text(end - now)}, "
-        f"at {moment_text(end)}; get a new one"
+        f"at {moment_text(end)}; get a new one: "
+        "by `jobworker cert renew` where the server renews, else from its administrator"
     )
 
 

@@ -221,6 +221,13 @@ class Service:
             reply: pb.RightsResponse = self._stub.Rights(pb.RightsRequest(), timeout=PROMPT_SECONDS)
         return reply
 
+    def renew_certificate(self, request: pb.RenewCertificateRequest) -> pb.RenewCertificateResponse:
+        """Have one's certificate renewed."""
+        reply: pb.RenewCertificateResponse
+        with calling():
+            reply = self._stub.RenewCertificate(request, timeout=PROMPT_SECONDS)
+        return reply
+
 
 @contextmanager
 def connect(endpoint: Endpoint, notice: Notice = _silently) -> Iterator[Service]:

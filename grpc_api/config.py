@@ -19,13 +19,15 @@ class TlsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """PEM files: the server's certificate and key, the CA both sides trust, its CRL.
 
     The CRL is demanded: it lies beside `ca` unless it is named, and there is none
-    only where `crl: null` says so.
+    only where `crl: null` says so. `renewal` is the socket of `jobworker ca signer`, none
+    where users' certificates are not renewed.
     """
 
     certificate: str
     key: str
     ca: str
     crl: str | msgspec.UnsetType | None = msgspec.UNSET
+    renewal: str = ""
 
     def revocations(self) -> str | None:
         """The file of the CRL: what is named, or ca.crl for ca.crt; None for no CRL."""

@@ -133,7 +133,12 @@ async def _serve(config: ServerConfig, line: Line) -> None:
     streams = ("grpc.max_concurrent_streams", config.connections.streams)
     server = grpc.aio.server(interceptors=[calls, guard], options=(*_OPTIONS, streams))
     service = WorkerService(
-        access, config.supervisor(), config.output, config.quotas, lambda: drain.words
+        access,
+        config.supervisor(),
+        config.output,
+        config.quotas,
+        lambda: drain.words,
+        config.tls.renewal,
     )
     add_WorkerServiceServicer_to_server(service, server)
     turns = Turns(policy, config.quotas, trail, revoked=edge.revoked, drained=lambda: drain.words)

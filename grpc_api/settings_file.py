@@ -118,5 +118,6 @@ def _absolute(config: ServerConfig, base: Path) -> ServerConfig:
             key=str(base / tls.key),
             ca=str(base / tls.ca),
             crl=str(base / crl) if (crl := tls.revocations()) else None,
+            renewal=str(base / tls.renewal) if tls.renewal else "",
         ),
     )

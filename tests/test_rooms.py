@@ -88,8 +88,9 @@ ALLOWED = {
     "grpc_api": "authz proto supervisor",
     "grpc_api.edge": "authz grpc_api proto",
     "grpc_api.guard": "authz authz.audit authz.policy grpc_api proto supervisor",
+    "grpc_api.signer": "authz authz.ca grpc_api",
     "grpc_api.service": """
-        authz authz.policy grpc_api grpc_api.edge grpc_api.guard proto supervisor
+        authz authz.policy grpc_api grpc_api.edge grpc_api.guard grpc_api.signer proto supervisor
     """,
     "grpc_api.admin": """
         authz.audit grpc_api grpc_api.guard grpc_api.service proto supervisor
@@ -122,10 +123,10 @@ ALLOWED = {
     "cli.display": "cli client proto",
     "cli.commands": "cli cli.display client proto",
     "cli.schedules": "cli cli.commands cli.display client proto",
-    "cli.setup": "authz authz.ca cli cli.display",
+    "cli.setup": "authz authz.ca cli cli.display client proto",
     "cli.host": """
         authz authz.audit authz.ca authz.policy authz.workbench cli cli.display client
-        grpc_api grpc_api.admin grpc_api.serve proto
+        grpc_api grpc_api.admin grpc_api.serve grpc_api.signer proto
     """,
 }
 
@@ -139,7 +140,7 @@ CHOOSES_THE_ENGINE = "supervisor.core.process"
 # The files of each room that other places import.
 DOORS = {
     "authz.audit": "files log record search",
-    "authz.ca": "authority bundle certificates index lists requests",
+    "authz.ca": "authority bundle certificates durable index lists renewal requests",
     "authz.policy": """
         cases command_pattern csv_form globs in_force job_pattern judge policy rights rules
         statements yaml_writer
@@ -155,6 +156,7 @@ DOORS = {
         access audit_trail call_counter fields guard job_trail references refusal rules
     """,
     "grpc_api.service": "messages output_service service turns",
+    "grpc_api.signer": "asking signer wire",
     "grpc_api.upkeep": "expiry file_watch health memory metrics reload",
     "supervisor.host": """
         accounting cgroup descriptors disk_space holes inside isolation job_sockets limits memory

@@ -120,6 +120,38 @@ class CertificateAuthority:
             self._write_revocations(issuer, entries)
         return entry
 
+    def certify(
+        self,
+        key: PublicKey,
+        cn: str,
+        tenants: Sequence[str],
+        lifetime: timedelta,
+        formerly: str,
+        check: "Check",
+    ) -> tuple[Entry, bytes]:
+        """Return a certificate (PEM) for a user who shows another, and its entry.
+
+        `formerly` is the other's serial number (hex). `check` raises CaError unless that will
+        do; nobody issues or revokes meanwhile. One that is not valid never does.
+        """
+        check_user(cn, tenants)
+        subject = _Subject("client", cn, tuple(tenants))
+        with _telling(self.directory), self._locked():
+            issuer, entries = self._issuer(), read_index(self._index)
+            shown_entry = next((one for one in entries if one.serial == formerly), None)
+            check(issuer, entries, shown_entry)
+            if shown_entry is None or shown_entry.state(_now()) != "valid":
+                raise CaError("the certificate is not valid any more")
+            certificate = _certificate(issuer, key, subject, lifetime)
+            entry = _entry(subject, certificate)
+            write_index(self._index, (*entries, entry))
+        return entry, certificate.public_bytes(Encoding.PEM)
+
+    @staticmethod
+    def now() -> datetime:
+        """The time, as certificates have it."""
+        return _now()
+
     def issue_server(self, hosts: Sequence[str], terms: Terms) -> Issued:
         """Issue a certificate for a server that is called by these DNS names and addresses."""
         for host in hosts:
@@ -259,6 +291,8 @@ def identities_of(directory: Path) -> list[Identity]:
 
 
 _Write = Callable[[Path, bytes, int], None]
+# Looks at the CA, all entries, and the one that is shown, if it is there.
+Check = Callable[[Issuer, Sequence[Entry], Entry | None], None]
 
 
 @dataclass(frozen=True, slots=True)

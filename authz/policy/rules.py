@@ -8,7 +8,7 @@ from jobworker.authz.yaml_text import Place
 
 # Those that there were when the first policies were written.
 FIRST_ACTIONS = ("start", "stop", "signal", "status", "output", "list")
-ACTIONS = (*FIRST_ACTIONS, "attach", "forward", "put", "get", "audit")
+ACTIONS = (*FIRST_ACTIONS, "attach", "forward", "put", "get", "audit", "renew")
 # What a rule may name as its action -> the actions it covers.
 COVERED = {
     **{action: frozenset({action}) for action in ACTIONS},

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _ON_JOBS = (
     *("stop", "signal", "status", "output", "list"),
-    *("attach", "forward", "put", "get", "audit"),
+    *("attach", "forward", "put", "get", "audit", "renew"),
 )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from jobworker.cli.errors import CliError, ExitCode, printable, tell
+from jobworker.cli.host.signer import signer
 from jobworker.cli.options import OutputFormat, output_option, say_json
 from jobworker.cli.passphrase import p12_option
 from jobworker.cli.suggestions import SuggestingGroup
@@ -285,6 +286,9 @@ def crl(directory: Path, out: Path | None, output: OutputFormat) -> None:
         say_json({"crl": str(published)})
     else:
         click.echo(published)
+
+
+ca.add_command(signer)
 
 
 def _asked(file: Path) -> "Asked":

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _ACTIONS = (
     *("start", "stop", "signal", "status", "output", "list"),
-    *("attach", "forward", "put", "get", "audit"),
+    *("attach", "forward", "put", "get", "audit", "renew"),
 )
 
 

@@ -8,12 +8,13 @@ import click
 from jobworker.cli.errors import CliError, ExitCode
 from jobworker.cli.options import connection_options, endpoint
 from jobworker.cli.passphrase import passphrase, passphrase_option
+from jobworker.cli.setup.renew import renew
 from jobworker.cli.suggestions import SuggestingGroup
 
 
 @click.group(cls=SuggestingGroup)
 def cert() -> None:
-    """Take your certificate elsewhere."""
+    """Renew your certificate, or take it elsewhere."""
 
 
 @cert.command()
@@ -47,3 +48,6 @@ def export(context: click.Context, file: Path, passphrase_file: Path | None) -> 
     except CaError as error:
         raise CliError(str(error), ExitCode.USAGE) from error
     click.echo(f"{file} is for your browser: import it there, then remove it.")
+
+
+cert.add_command(renew)

@@ -59,6 +59,8 @@ RULES: dict[str, MethodRule] = {
     "WhoAmI": MethodRule("none", About.ONESELF),
     "CanI": MethodRule("none", About.ONESELF),
     "Rights": MethodRule("none", About.ONESELF),
+    # The right to renew, for each of one's tenants: the method itself asks for it.
+    "RenewCertificate": MethodRule("none", About.ONESELF),
 }
 
 

@@ -23,6 +23,7 @@ from jobworker.grpc_api.service.messages import status_message, stop_way
 from jobworker.grpc_api.service.orders import StartOrders, start_again, start_within, with_whole_ids
 from jobworker.grpc_api.service.output import TEXT_BYTES, as_bytes, as_text, selection
 from jobworker.grpc_api.service.prune import prune, would_prune
+from jobworker.grpc_api.service.renewal import Renewal
 from jobworker.grpc_api.service.schedules import Schedules
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
@@ -51,8 +52,12 @@ class WorkerService(WorkerServiceServicer):
         limits: OutputLimits,
         quotas: QuotasConfig,
         drained: Callable[[], str],
+        signer: str = "",
     ) -> None:
-        """`drained` says why nothing new is started now, if that is so."""
+        """`drained` says why nothing new is started now, if that is so.
+
+        `signer` is the socket of what renews certificates, empty for none.
+        """
         self._access = access
         self._orders = StartOrders(config, limits, quotas, drained)
         self._supervisor = access.supervisor
@@ -60,6 +65,7 @@ class WorkerService(WorkerServiceServicer):
         self._inputs = Inputs(access.supervisor)
         self._files = Files(access.supervisor)
         self._schedules = Schedules(access, self._orders)
+        self._renewal = Renewal(access, signer)
 
     async def Start(self, request: pb.StartRequest, context: _Context) -> pb.StartResponse:
         """Run a program; see the contract for this and all below."""
@@ -241,6 +247,11 @@ class WorkerService(WorkerServiceServicer):
 
     async def Rights(self, request: pb.RightsRequest, context: _Context) -> pb.RightsResponse:
         return rights(self._access, self._orders, current_call().identity)
+
+    async def RenewCertificate(
+        self, request: pb.RenewCertificateRequest, context: _Context
+    ) -> pb.RenewCertificateResponse:
+        return await self._renewal.renew(current_call(), request)
 
 
 def _job() -> JobSnapshot:

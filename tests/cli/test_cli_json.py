@@ -187,6 +187,8 @@ def test_what_one_is_and_may_do(server: Server) -> None:
     assert rights["rights"]
     assert rights["allowances"]
     told(server, "version", "version")
+    (mine,) = told(server, "renewed", "cert renew", "--within", "1s")
+    assert (mine["renewed"], mine["key"]) == (False, str(server.users["alice"].key))
 
 
 def test_the_audit_log(server: Server) -> None:

@@ -62,6 +62,11 @@ ALSO = {
     "AddSchedule.replace": {grpc.StatusCode.ALREADY_EXISTS},
     "ChangeSchedule.name": {grpc.StatusCode.NOT_FOUND},
     "ChangeSchedule.owner": {grpc.StatusCode.NOT_FOUND},
+    # This server has nothing that signs.
+    **{
+        f"RenewCertificate.{field}": {grpc.StatusCode.FAILED_PRECONDITION}
+        for field in ("request", "certificate", "proof")
+    },
 }
 # Where Put and Get have theirs.
 FILES = TemporaryDirectory()

@@ -54,7 +54,7 @@ def edit(home: Path, old: str, new: str, name: str = "policy.yaml") -> None:
 def test_check_says_what_was_read(home: Path) -> None:
     first, second = printed(home, 0, "check", "policy.yaml", "policy.csv").splitlines()
     assert first.startswith("policy.yaml: 6 rules, 5 grants, version ")
-    assert second.startswith("policy.csv: 14 rules, 5 grants, version ")
+    assert second.startswith("policy.csv: 16 rules, 5 grants, version ")
 
 
 def test_check_counts_rules_as_they_stand_in_the_file(home: Path) -> None:
@@ -109,13 +109,13 @@ def test_a_converted_policy_decides_the_same(home: Path, name: str, form: str) -
 
 
 def test_test_counts_the_cases_that_hold(home: Path) -> None:
-    assert printed(home, 0, "test", "policy.csv") == "67 of 67 cases hold\n"
+    assert printed(home, 0, "test", "policy.csv") == "77 of 77 cases hold\n"
     edit(home, "cn:ann", "cn:bob")
     *failed, counted = printed(home, 1, "test", "policy.yaml").splitlines()
-    assert counted == "64 of 67 cases hold"
+    assert counted == "73 of 77 cases hold"
     assert failed[0].startswith("policy.cases.yaml:32: expected allowed, but status refused")
     told = json.loads(printed(home, 1, "test", "policy.yaml", "-o", "json"))
-    assert told == {"cases": 67, "failures": failed}
+    assert told == {"cases": 77, "failures": failed}
 
 
 def test_test_without_cases_is_bad_input(home: Path) -> None:
@@ -199,11 +199,11 @@ def test_diff_tells_what_changes_and_for_whom(home: Path) -> None:
     edit(home, "auditor: cn:ann", "auditor: cn:eve", "new.yaml")
     lines = printed(home, 1, "diff", "policy.yaml", "new.yaml").splitlines()
     assert (
-        "cn=eve: list, output, status on another-tenant/somebody-else is now allowed (new.yaml:28)"
-        in lines
+        "cn=eve: audit, list, output, status on another-tenant/somebody-else is now allowed "
+        "(new.yaml:28)" in lines
     )
     assert (
-        "cn=ann: list, output, status on another-tenant/somebody-else is now refused "
+        "cn=ann: audit, list, output, status on another-tenant/somebody-else is now refused "
         "(policy.yaml:28 did allow it)" in lines
     )
     assert all(line.startswith(("cn=eve", "cn=ann")) for line in lines)
