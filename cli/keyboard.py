@@ -114,6 +114,25 @@ def raw() -> Iterator[None]:
 
 
 @contextmanager
+def each_key() -> Iterator[None]:
+    """Have the terminal give each key at once, and show none, within the block.
+
+    It is put back as with `raw`; the key that interrupts goes on doing so.
+    """
+    import termios
+    import tty
+
+    before = termios.tcgetattr(STDIN)
+    with _put_back_if_killed() as watcher:
+        tty.setcbreak(STDIN, termios.TCSADRAIN)
+        try:
+            yield
+        finally:
+            termios.tcsetattr(STDIN, termios.TCSADRAIN, before)
+            watcher.kill()
+
+
+@contextmanager
 def _put_back_if_killed() -> "Iterator[subprocess.Popen[bytes]]":
     saved = subprocess.run(
         ["stty", "-g"], stdin=STDIN, capture_output=True, check=True, text=True

@@ -31,6 +31,7 @@ _COMMANDS = {
     "wait": ("commands.wait", "wait"),
     "list": ("commands.status", "list_jobs"),
     "stats": ("commands.stats", "stats"),
+    "top": ("top.top", "top"),
     "logs": ("commands.logs", "logs"),
     "forward": ("commands.forward", "forward"),
     "rm": ("commands.remove", "remove"),

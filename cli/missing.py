@@ -22,6 +22,8 @@ SERVER_MODULES = (
     "uvloop",
     "zstandard",
 )
+# What the extra `top` brings.
+TOP_MODULES = ("rich",)
 # Of the standard library, where the system has them.
 _SYSTEM_MODULES = {"fcntl", "grp", "pwd", "resource", "termios", "tty"}
 
@@ -37,6 +39,9 @@ def without(error: ModuleNotFoundError) -> CliError | None:
     name = (error.name or "").partition(".")[0]
     if name in SERVER_MODULES:
         return _not_installed(name)
+    if name in TOP_MODULES:
+        advice = "run `pip install 'job-worker[top]'`, or take `jobworker stats -w`"
+        return CliError(f"{name} is not installed: {advice}")
     if name in _SYSTEM_MODULES:
         return CliError(f"this command is for Linux: this system has no {name}")
     return None

@@ -16,7 +16,7 @@ _ELSEWHERE = {
     "timer": "schedule",
     "ps": "list",
     "jobs": "list",
-    "top": "stats",
+    "htop": "top",
     "submit": "start",
     "exec": "run",
     "kill": "stop",

@@ -122,6 +122,7 @@ ALLOWED = {
     "cli": "client proto",
     "cli.display": "cli client proto",
     "cli.commands": "cli cli.display client proto",
+    "cli.top": "cli cli.display client proto",
     "cli.schedules": "cli cli.commands cli.display client proto",
     "cli.setup": "authz authz.ca cli cli.display client proto",
     "cli.host": """

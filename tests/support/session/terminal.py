@@ -57,6 +57,15 @@ class Terminal:
         """The first line of the screen that matches now."""
         return next((line for line in self._screen.display if re.search(pattern, line)), None)
 
+    def lines(self) -> list[str]:
+        """The lines of the screen, as it is now."""
+        return list(self._screen.display)
+
+    def until_gone(self, pattern: str) -> None:
+        """Wait until no line of the screen matches."""
+        while self.line(pattern) is not None:
+            self._read()
+
     def _read(self) -> None:
         try:
             data = self.process.read_nonblocking(65536, DEADLINE_SECONDS)
