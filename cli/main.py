@@ -42,6 +42,7 @@ _COMMANDS = {
     "cert": ("setup.cert", "cert"),
     "whoami": ("commands.whoami", "whoami"),
     "can-i": ("commands.can_i", "can_i"),
+    "init": ("host.init", "init"),
     "serve": ("host.serve", "serve"),
     "ca": ("host.ca", "ca"),
     "policy": ("host.policy", "policy"),

@@ -187,6 +187,9 @@ def test_what_one_is_and_may_do(server: Server) -> None:
     assert rights["rights"]
     assert rights["allowances"]
     told(server, "version", "version")
+    first = ("--dry-run", "--no-units", "--dir", "/nonesuch")
+    (made,) = told(server, "init", "init", *first)
+    assert made["settings"] == "/nonesuch/server.yaml"
     (mine,) = told(server, "renewed", "cert renew", "--within", "1s")
     assert (mine["renewed"], mine["key"]) == (False, str(server.users["alice"].key))
 

@@ -102,6 +102,21 @@ def test_the_guide_leads_to_a_first_job(installed: str) -> None:
     assert unit("ActiveState") == "active"
 
 
+def test_init_makes_what_the_guide_does() -> None:
+    """With users of its own, as root has it; the units are not those of the guide's server."""
+    said = type_in(
+        "jobworker init --dir /srv/first --state-dir /srv/first/state --units /srv/first/units"
+        " --host localhost --listen 127.0.0.1:50099 --front-user first --group firstusers"
+        " --user alice --tenant team-a --yes"
+    )
+    assert "systemctl enable --now jobworker" in said
+    assert "warning" not in said
+    stated = type_in("stat --format '%U:%G %a' /srv/first/tls/server.key /srv/first/audit")
+    assert stated.split("\n")[:2] == ["root:first 640", "first:root 700"]
+    type_in("jobworker serve --check --config /srv/first/server.yaml")
+    type_in("systemd-analyze verify /srv/first/units/jobworker-keeper.service")
+
+
 def children(part: str) -> set[tuple[str, ...]]:
     """The user and PID of each child of the keeper that is this part of the service."""
     found = of_systemd("ps", "-o", "user:20=,pid=,args=", "--ppid", unit("MainPID")).splitlines()
