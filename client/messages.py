@@ -15,6 +15,25 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from jobworker.proto import workerservice_pb2 as pb
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """A time that a job was started that is started again; the first has the number 1.
+
+    Its output is from the byte `output_begin` to before `output_end`. `exit_code` is
+    None where the job was lost.
+    """
+
+    number: int
+    started_at: datetime
+    ended_at: datetime
+    reason: str
+    exit_code: int | None
+    signal: int | None
+    output_begin: int
+    output_end: int
+    detail: str
+
+
 @dataclass(frozen=True, slots=True)
 class JobStatus:
     """A job's status. The field names are the keys of the JSON form.
@@ -56,6 +75,8 @@ class JobStatus:
     usage: pb.Usage | None
     request: pb.StartRequest
     inside: str | None
+    attempt: int
+    attempts: tuple[Attempt, ...]
     detail: str
 
     @property
@@ -95,6 +116,8 @@ def read_job(status: pb.QueryStatusResponse) -> JobStatus:
         usage=status.usage if status.HasField("usage") else None,
         request=status.request,
         inside=status.inside or None,
+        attempt=status.attempt or 1,
+        attempts=tuple(map(_attempt, status.attempts)),
         detail=status.detail,
     )
 
@@ -109,6 +132,21 @@ def _time(stamp: Timestamp) -> datetime:
     return stamp.ToDatetime(tzinfo=UTC)
 
 
+def _attempt(told: pb.Attempt) -> Attempt:
+    lost = told.endReason == pb.END_REASON_LOST
+    return Attempt(
+        number=told.number,
+        started_at=_time(told.startedAt),
+        ended_at=_time(told.endedAt),
+        reason=word(pb.EndReason.DESCRIPTOR, told.endReason),
+        exit_code=None if lost else told.exitCode,
+        signal=told.signal or None,
+        output_begin=told.outputBegin,
+        output_end=told.outputEnd,
+        detail=told.detail,
+    )
+
+
 class StartOptions(TypedDict, total=False):
     """What a start may be told, besides the command. What is left out is up to the server.
 
@@ -117,8 +155,8 @@ class StartOptions(TypedDict, total=False):
     and `grace` are seconds; two starts with one `key` start one job; `name` is what it is
     found by, and no other of one's jobs that have not ended has, by its `labels` it is
     found among others; it comes `after` the jobs of these IDs or names, where they end with
-    0. `request` has whatever else the contract knows, such as `limits`, and gives way to
-    the others.
+    0; `restart` says when it is started again. `request` has whatever else the contract
+    knows, such as `limits`, and gives way to the others.
     """
 
     env: Mapping[str, str]
@@ -129,6 +167,7 @@ class StartOptions(TypedDict, total=False):
     name: str
     labels: Mapping[str, str]
     after: Sequence[str]
+    restart: pb.RestartPolicy
     key: str
     request: pb.StartRequest
 
@@ -216,6 +255,8 @@ def start_message(
     request.name = options.get("name", request.name)
     request.labels.update(options.get("labels", {}))
     request.after.extend(options.get("after", ()))
+    if "restart" in options:
+        request.restart.CopyFrom(options["restart"])
     request.timeoutSeconds = options.get("timeout", request.timeoutSeconds)
     request.graceSeconds = options.get("grace", request.graceSeconds)
     variables = [(os.fsencode(name), os.fsencode(value)) for name, value in _env(options)]

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from signal import SIGHUP, SIGKILL, SIGTERM
 from typing import NamedTuple
@@ -22,6 +22,14 @@ class State(IntEnum):
     ENDED = 4
     PAUSED = 5
     PENDING = 6
+    # An attempt has ended: what it left behind is being ended, before the next one waits. Nobody
+    # is told of it by this name: it is as good as STOPPING.
+    RESTARTING = 7
+
+    @property
+    def without_main(self) -> bool:
+        """Whether there is no main process: not any more, or not yet."""
+        return self in (State.PENDING, State.RESTARTING, State.ENDED)
 
     @property
     def going_on(self) -> bool:
@@ -91,6 +99,8 @@ class Happening(IntEnum):
     RESUME_ASKED = 6
     TURN_CAME = 7
     GIVEN_UP = 8
+    ATTEMPT_ENDED = 9
+    CLEARED = 10
 
 
 TRANSITIONS: dict[tuple[State, Happening], State] = {
@@ -113,6 +123,12 @@ TRANSITIONS: dict[tuple[State, Happening], State] = {
     (State.STOPPING, Happening.STOP_ASKED): State.STOPPING,
     (State.STOPPING, Happening.EXIT): State.ENDED,
     (State.STOPPING, Happening.LOSS): State.ENDED,
+    (State.STARTING, Happening.ATTEMPT_ENDED): State.RESTARTING,
+    (State.RUNNING, Happening.ATTEMPT_ENDED): State.RESTARTING,
+    (State.PAUSED, Happening.ATTEMPT_ENDED): State.RESTARTING,
+    (State.STOPPING, Happening.ATTEMPT_ENDED): State.RESTARTING,
+    (State.RESTARTING, Happening.CLEARED): State.PENDING,
+    (State.RESTARTING, Happening.STOP_ASKED): State.ENDED,
 }
 
 
@@ -138,6 +154,16 @@ def end_reason(state: State, why_stopping: Reason, signal: int, *, oom: bool) ->
     if oom and signal == SIGKILL:
         return Reason.OUT_OF_MEMORY
     return Reason.SIGNALED if signal else Reason.EXITED
+
+
+def exit_code(reason: Reason, exit_status: int, signal: int) -> int:
+    """An end as a shell reports it: 128+N for signal N.
+
+    255 for a lost job, whose exit status nobody knows (as containerd has it).
+    """
+    if reason is Reason.LOST:
+        return 255
+    return 128 + signal if signal else exit_status
 
 
 class Input(IntEnum):
@@ -237,6 +263,59 @@ def is_label(key: str, value: str) -> bool:
     return _LABEL_KEY.fullmatch(key) is not None and fits
 
 
+class RestartWhen(IntEnum):
+    """After which ends a job is started again; the numbers are the contract's."""
+
+    NEVER = 0
+    ON_FAILURE = 1
+    ALWAYS = 2
+
+
+@dataclass(frozen=True)
+class Restart:
+    """Whether a job is started again after its end, and when.
+
+    After `delay` seconds, then twice as many, up to `longest`; from the start again
+    after an attempt of `healthy` seconds. After `most` in a row without one of those it
+    ends for good, and so after an exit with one of `final`. With `persist` it is also
+    started again after its service or its host went down.
+    """
+
+    when: RestartWhen = RestartWhen.NEVER
+    most: int = 0
+    delay: float = 0.0
+    longest: float = 0.0
+    healthy: float = 0.0
+    final: tuple[int, ...] = ()
+    persist: bool = False
+
+
+ONCE = Restart()
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A time that a job was started, and how that ended; the first has the number 1.
+
+    `lived` is in seconds. Its output is from the byte `output_begin` to before `output_end`.
+    `delay` is for how many seconds the next was put off, `failures` how many ended in a
+    row before it was healthy, this one included.
+    """
+
+    number: int
+    began_ns: int
+    ended_ns: int
+    lived: float
+    reason: Reason
+    exit_status: int
+    signal: int
+    output_begin: int
+    output_end: int
+    detail: str
+    delay: float
+    failures: int
+
+
 class Entry(NamedTuple):
     """A job that waits: what decides when its turn is."""
 
@@ -296,7 +375,7 @@ class Request:
     `login` the user's login shell executes it. `inside` is the job in whose place it
     runs, or empty. `waiting` says where it waits for its turn, and `asker` whose rights
     are asked for again then. `name` is what people call it, or empty, and by its `labels`
-    they find it among others.
+    they find it among others. `restart` says what happens when it ends.
     """
 
     id: str
@@ -323,6 +402,7 @@ class Request:
     asker: Asker = NOBODY
     name: str = ""
     labels: dict[str, str] = field(default_factory=dict)
+    restart: Restart = ONCE
 
     @property
     def takes_input(self) -> bool:
@@ -346,6 +426,7 @@ class Job:
     the byte `output_begin` to before `output_end` is on record; it is drained
     when that holds of all that was in the pipes as the main process ended, which
     is not journalled: a supervisor that takes up the pipes looks again.
+    `attempts` are those that have ended and were not the last; of many the latest.
     """
 
     request: Request
@@ -363,8 +444,29 @@ class Job:
     output_drained: bool = False
     detail: str = ""
     usage: Usage = UNKNOWN
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt that this is, or that is to come; the first is 1."""
+        if not self.attempts:
+            return 1
+        # Of one that ended while it waited, the last is the last.
+        given_up = self.state is State.ENDED and not self.pid
+        return self.attempts[-1].number + (not given_up)
 
     @property
     def id(self) -> str:
         """The job's UUIDv7."""
         return self.request.id
+
+    def wait_again(self) -> None:
+        """Make it one that waits for its next attempt: of the one before all is in `attempts`."""
+        self.state = after(self.state, Happening.CLEARED)
+        *earlier, last = self.attempts
+        self.attempts = (*earlier, replace(last, output_end=self.output_end))
+        self.reason, self.detail = Reason.NONE, ""
+        self.exit_status = self.signal = self.ended_ns = self.pid = 0
+        self.engine_record = ""
+        self.output_complete = self.output_drained = False
+        self.usage = UNKNOWN

@@ -148,7 +148,7 @@ DOORS = {
     """,
     "authz.workbench": "diff explanation lint",
     "cli.commands": "new_job",
-    "cli.display": "job lines progress rights sink table usage",
+    "cli.display": "attempts job lines progress rights sink table usage",
     "console.live": "job jobs usage",
     "console.pages": "acts job jobs me policy schedules several start usage views",
     "grpc_api.admin": "acts caller desk drain",
@@ -173,7 +173,7 @@ DOORS = {
     "supervisor.local": "engine keeper_link",
     "supervisor.output": "follow limbo pump reader recorder segments",
     "supervisor.porter": "carriage places porter porters",
-    "supervisor.waiting": "names pending schedules",
+    "supervisor.waiting": "names pending restarts schedules",
 }
 
 # The keeper's own names for its children are changed by the one library that can.

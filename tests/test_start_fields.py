@@ -6,7 +6,7 @@ way fails here, as does an option of the command that asks for nothing.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
@@ -56,6 +56,8 @@ AS_BYTES = {
 }
 # What a status tells in fields of its own, or to nobody.
 BESIDES = {*AS_BYTES, *AS_BYTES.values(), "tenant", "requestID"}
+# What takes input is not started again: a request has the one or the other.
+EITHER, OR = {"input", "terminal"}, {"restart"}
 # What the JSON has under other names, or not at all.
 UNTOLD = {
     *("command_name", "arguments", "raw_arguments", "raw_working_directory", "no_network"),
@@ -85,6 +87,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "environment": st.dictionaries(names, names, min_size=1, max_size=3),
     "StartRequest.labels": st.dictionaries(names, names, min_size=1, max_size=3),
     "rawArguments": st.lists(names.map(lambda name: b"\xff" + name.encode()), min_size=1),
+    "delaySeconds": st.floats(0.5, 10),
+    "maxDelaySeconds": st.floats(10, 100),
+    "finalExitCodes": st.lists(st.integers(1, 64), min_size=1, unique=True).map(sorted),
     "memoryBytes": st.integers(2**22, 2**62),
     "openFiles": st.integers(8, 2**20),
     "processes": st.integers(1, 2**22),
@@ -133,7 +138,8 @@ def fill(draw: st.DrawFn, message: Any, left_out: set[str]) -> None:
 def full_requests(draw: st.DrawFn) -> pb.StartRequest:
     """Requests with every field set, with their texts in one form or the other."""
     request = pb.StartRequest()
-    fill(draw, request, set(AS_BYTES.values()) if draw(st.booleans()) else set(AS_BYTES))
+    texts = set(AS_BYTES.values()) if draw(st.booleans()) else set(AS_BYTES)
+    fill(draw, request, texts | draw(st.sampled_from([EITHER, OR])))
     return request
 
 
@@ -207,12 +213,17 @@ OPTIONS = [
     *("--env", "A=b", "--cwd", "/srv", "--grace", "3s", "--timeout", "9s"),
     *("--stop-signal", "INT", "--stop-mode", "main", "--memory", "1G", "--cpus", "0.5"),
     *("--processes", "7", "--open-files", "64", "--io-weight", "50"),
-    *("--isolation", "private", "--no-network", "--login", "--interactive", "--tty"),
+    *("--isolation", "private", "--no-network", "--login"),
     *("--on-disconnect", "stop"),
     *("--queue", "narrow", "--priority", "5", "--queue-timeout", "1h"),
     *("--after", "01a21d73-4055-77fa-81f6-8aab15fe950b", "--on", "fail"),
     *("--output-limit", "1M", "--output-overflow", "stop-job", "--output-rate", "2M"),
     *("--tenant", "team-a", "--name", "nightly", "--label", "a=b", "--request-id", "key"),
+]
+INPUT = ["--interactive", "--tty"]
+RESTART = [
+    *("--restart", "always", "--restart-max", "3", "--restart-delay", "2s", "--persist"),
+    *("--restart-max-delay", "1m", "--healthy-after", "30s", "--no-restart-on", "5"),
 ]
 
 
@@ -224,14 +235,16 @@ def test_the_options_of_the_command_ask_for_every_field(journal: Journal) -> Non
     def command(**job: Any) -> None:
         requests.append(start_request(JobOptions(**job)))
 
-    given_options = {word for word in OPTIONS if word.startswith("--")}
+    given_options = {word for word in (*OPTIONS, *INPUT, *RESTART) if word.startswith("--")}
     options = [one for one in command.params if isinstance(one, click.Option)]
     assert given_options == {one.opts[0] for one in options}, "an option is not tried here"
-    done = CliRunner().invoke(command, [*OPTIONS, "--", "sh", "-c", "true"], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    (request,) = requests
-    assert not _unset(request) - set(AS_BYTES.values())
-    check(request, journal)
+    for more, others in (INPUT, OR), (RESTART, EITHER):
+        words = [*OPTIONS, *more, "--", "sh", "-c", "true"]
+        done = CliRunner().invoke(command, words, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        request = requests.pop()
+        assert _unset(request) - set(AS_BYTES.values()) == others
+        check(request, journal)
 
 
 def _unset(message: Message) -> set[str]:
@@ -247,7 +260,8 @@ def _unset(message: Message) -> set[str]:
 @pytest.mark.parametrize(
     ("ours", "prefix", "contract"),
     [
-        (State, "JOB_STATE_", pb.JobState),
+        # One of them is told as another.
+        ([one for one in State if one is not State.RESTARTING], "JOB_STATE_", pb.JobState),
         (Reason, "END_REASON_", pb.EndReason),
         (StopMode, "STOP_MODE_", pb.StopMode),
         (Input, "INPUT_MODE_", pb.InputMode),
@@ -256,7 +270,7 @@ def _unset(message: Message) -> set[str]:
     ],
 )
 def test_what_has_a_number_has_the_contracts(
-    ours: type[IntEnum], prefix: str, contract: Any
+    ours: Iterable[IntEnum], prefix: str, contract: Any
 ) -> None:
     """They cross the pipe, and are on record, as numbers."""
     told_there = {name.removeprefix(prefix): number for name, number in contract.items()}

@@ -57,14 +57,18 @@ class Decided(_Event, frozen=True, kw_only=True, tag="decision"):
     policy: str
 
 
-class Changed(_Event, frozen=True, kw_only=True, tag="job"):
-    """A job's new state, and in `detail` what else is known, such as its exit code."""
+class Changed(_Event, frozen=True, kw_only=True, tag="job", omit_defaults=True):
+    """A job's new state, and in `detail` what else is known, such as its exit code.
+
+    `attempt` is the number of its start, of a job that is started again.
+    """
 
     job: str
     owner: str
     tenant: str
     state: str
     detail: str
+    attempt: int = 1
 
 
 class Carried(_Event, frozen=True, kw_only=True, tag="session"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 import click
 
-from jobworker.cli.errors import printable
+from jobworker.cli.errors import printable, tell
 from jobworker.cli.options import OutputFormat, client_command, output_option
 from jobworker.cli.quantities import MOST_BYTES, Bytes, Moment
 from jobworker.cli.selection import choosing_jobs
@@ -31,6 +31,7 @@ class SelectOptions(TypedDict):
     lines: int | None
     tail_bytes: int | None
     offset: int
+    attempt: int | None
     since: datetime | None
     until: datetime | None
     stdout: bool
@@ -64,6 +65,12 @@ _SELECT_OPTIONS = (
         help="Begin SIZE into the output, stdout and stderr together.",
     ),
     click.option(
+        "--attempt",
+        type=click.IntRange(1, 1000),
+        metavar="N",
+        help="Only what came in the Nth attempt, of a job that is started again.",
+    ),
+    click.option(
         "--since", type=Moment(), metavar="TIME", help="From then on: 10m ago, or a date and time."
     ),
     click.option("--until", type=Moment(), metavar="TIME", help="Only what came before then."),
@@ -95,29 +102,44 @@ def logs(
     With --stdout or --stderr that stream alone, to stdout. Without -f it ends
     at what is there now. When the connection breaks it goes on from the same
     byte once the server is back. The lines of several jobs each have the job
-    before them; with -f they come as they are written.
+    before them; with -f they come as they are written. With -t stderr tells where
+    an attempt begins, of a job that was started again.
     """
     from jobworker.cli.commands.each import for_all_at_once, for_each
+    from jobworker.cli.display.attempts import marked, part_of, up_to
     from jobworker.cli.display.progress import Progress, terminal_for_progress
     from jobworker.client.follow import read_output
+    from jobworker.client.messages import read_job
 
+    if select["attempt"] and (select["offset"] or select["lines"] or select["tail_bytes"]):
+        raise click.UsageError("--attempt says where to begin, and so do -n, -c and --offset")
     if raw and timestamps:
         raise click.UsageError("--raw leaves no place for --timestamps")
     # A prefix that is unique now may not be when the connection breaks.
-    found = [service.status(job) for job in jobs]
-    ids = [status.jobID for status in found]
+    found = {status.jobID: status for status in map(service.status, jobs)}
+    ids = list(found)
     detail = timestamps or output == "json"
     merge = merge or select["stdout"] != select["stderr"]
     # Taken for each piece, so that two jobs never write into each other's line.
     writing = threading.Condition()
-    names = {status.jobID: status.request.name for status in found}
+    names = {job: status.request.name for job, status in found.items()}
     sinks = _sinks(names, output, writing, merge=merge, timestamps=timestamps, raw=raw)
     progress = Progress(terminal_for_progress())
 
     def copy(job: str) -> None:
-        for piece in read_output(service, _request(job, select, detail=detail)):
+        request, known = _request(job, select, detail=detail), read_job(found[job])
+        end = None
+        if select["attempt"]:
+            request.offset, end = part_of(known, select["attempt"])
+            # Else the next one would be waited for.
+            request.noFollow |= end is not None
+        pieces = up_to(read_output(service, request), end)
+        for piece in marked(pieces, known.attempts if timestamps else ()):
             with writing:
                 progress.clear()
+                if isinstance(piece, str):
+                    tell(f"job {job}: {piece}")
+                    continue
                 sinks[job].write(piece)
                 progress.add(piece.end - piece.offset)
         with writing:

@@ -3,12 +3,13 @@
 import functools
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from jobworker.cli.job_ids import JobID
 from jobworker.cli.quantities import MOST_COUNT, Bytes, Number, Seconds
+from jobworker.cli.restarts import NO_RESTART, RESTART_OPTIONS, RestartOptions, restart_policy
 from jobworker.cli.signals import SignalNumber
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 AS_TYPED = {"allow_interspersed_args": False}
 
 
-class JobOptions(TypedDict):
+class JobOptions(RestartOptions):
     """The values of `job_options`: times in seconds, sizes in bytes, a rate per second.
 
     0, "" and None leave it to the server.
@@ -301,6 +302,7 @@ _OF_THE_OTHER = {
     "queue_timeout": 0,
     "after": (),
     "after_outcome": None,
+    **NO_RESTART,
 }
 _OUTPUT = (
     click.option(
@@ -357,8 +359,11 @@ _KEY = (
         "something else under it is refused, for a day at least.",
     ),
 )
-_OPTIONS = (*_PROGRAM, _CWD, *_PLACE, *_AFTER, *_OUTPUT, *_TYPED, *_NAME, *_KEY)
-_OF_A_RUN = (*_PROGRAM, _CWD, *_PLACE, *_OUTPUT, LABEL)
+_OPTIONS = (
+    *(*_PROGRAM, _CWD, *_PLACE, *_AFTER, *RESTART_OPTIONS),
+    *(*_OUTPUT, *_TYPED, *_NAME, *_KEY),
+)
+_OF_A_RUN = (*_PROGRAM, _CWD, *_PLACE, *RESTART_OPTIONS, *_OUTPUT, LABEL)
 _OF_NOBODY = {
     "after": (),
     "after_outcome": None,
@@ -414,6 +419,7 @@ def start_request(job: JobOptions, *, stored: bool = False) -> "pb.StartRequest"
             pb, f"AFTER_OUTCOME_{(job['after_outcome'] or 'unspecified').upper()}"
         ),
         loginEnvironment=job["login"],
+        restart=restart_policy(job),
     )
     variables = [_variable(text) for text in job["environment"]]
     # Whatever the locale, these are the bytes of this command's own arguments.

@@ -16,6 +16,7 @@ from jobworker.cli.commands.new_job import (
 from jobworker.cli.errors import CliError, failure, tell
 from jobworker.cli.job_ids import JobID
 from jobworker.cli.options import OutputFormat, client_command, output_option
+from jobworker.cli.restarts import warn_unless_known
 from jobworker.cli.streams import CannotWrite
 from jobworker.client.errors import ClientError
 
@@ -104,4 +105,5 @@ def start_job(service: "Service", request: "pb.StartRequest") -> "pb.StartRespon
         raise CliError(reply.message)
     if reply.message:
         tell(f"job {reply.jobID} waits for its turn: {reply.message}")
+    warn_unless_known(service, request, reply.jobID)
     return reply

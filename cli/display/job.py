@@ -17,7 +17,7 @@ from jobworker.cli.job_ids import short_id
 from jobworker.cli.quantities import moment_text, span_text
 from jobworker.cli.signals import signal_name
 from jobworker.client.errors import ClientError
-from jobworker.client.messages import JobStatus, read_job, told
+from jobworker.client.messages import Attempt, JobStatus, read_job, told
 from jobworker.proto import workerservice_pb2 as pb
 
 if TYPE_CHECKING:
@@ -104,9 +104,28 @@ def job_text(job: JobStatus, now: datetime) -> str:
         "Stops by": _stop_text(job),
         "Limits": limits_text(job.limits),
         "Used": usage_text(job.usage) if job.usage else "",
+        "Attempt": str(job.attempt) if job.attempts else "",
+        "Before": attempts_text(job.attempts),
         "Detail": job.detail,
     }
     return "\n".join(f"{name + ':':<11}{printable(text)}" for name, text in rows.items() if text)
+
+
+def attempts_text(attempts: Sequence[Attempt]) -> str:
+    """Return how the latest attempts before ended: "3 exited with 1, 2 killed by KILL"."""
+    ends = (f"{one.number} {_end_text(one)}" for one in reversed(attempts[-_SHOWN_ATTEMPTS:]))
+    return ", ".join(ends) + (", ..." if len(attempts) > _SHOWN_ATTEMPTS else "")
+
+
+def _end_text(ended: JobStatus | Attempt) -> str:
+    if ended.reason == "lost":
+        return "lost, exit code unknown"
+    if ended.reason == "cannot_start":
+        return _NEVER_BEGUN["cannot_start"]
+    end = f"exited with {ended.exit_code}"
+    if ended.signal:
+        end = f"killed by {signal_name(ended.signal)}"
+    return _WHY.get(ended.reason or "", "") + end
 
 
 def _runs_as(job: JobStatus) -> str:
@@ -129,6 +148,8 @@ def _output_text(job: JobStatus) -> str:
     return f"{job.output_bytes} bytes{so_far}{dropped}"
 
 
+# Of the attempts before, so many are told of.
+_SHOWN_ATTEMPTS = 5
 # Reasons that say why the service ended a job, before how that went.
 _WHY = {
     "stopped": "stopped, ",
@@ -149,6 +170,8 @@ def never_begun(job: JobStatus) -> str:
     """Say why a job ended that waited for its turn, and had none; empty for any other."""
     if not job.ended or job.pid:
         return ""
+    if job.attempts and job.reason == "stopped":
+        return "stopped before it was started again"
     return _NEVER_BEGUN.get(job.reason or "", "stopped before its turn")
 
 
@@ -156,12 +179,7 @@ def outcome_text(job: JobStatus) -> str:
     """Return how a job ended, or its state while it has not: "exited with 3"."""
     if not job.ended:
         return job.state
-    if job.reason == "lost":
-        return "lost, exit code unknown"
-    if never := never_begun(job):
-        return never
-    end = f"killed by {signal_name(job.signal)}" if job.signal else f"exited with {job.exit_code}"
-    return _WHY.get(job.reason or "", "") + end
+    return never_begun(job) or _end_text(job)
 
 
 def _when(time: datetime | None, now: datetime) -> str:

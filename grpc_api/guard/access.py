@@ -141,19 +141,25 @@ class Access(NamedTuple):
         """
         match reference(job_id, identity.common_name):
             case Whole(whole):
-                try:
-                    return await self.supervisor.get(whole)
-                except NoSuchJob:
-                    return None
+                return await self._whole(whole)
             case Part(part):
-                return await self._of_part(identity, part)
+                found = await self._of_part(identity, part)
+                return found and await self._whole(found.id)
             case Named(owner, name):
                 query = ipc.List(owner=owner, name=name, limit=1)
             case Newest(owner):
                 query = ipc.List(owner=owner, limit=1)
             case None:
                 return None
-        return next(iter(await self.jobs_of(identity, (*SEEING, action), query)), None)
+        page = await self.jobs_of(identity, (*SEEING, action), query)
+        # A list has less of each.
+        return await self._whole(page[0].id) if page else None
+
+    async def _whole(self, job_id: str) -> JobSnapshot | None:
+        try:
+            return await self.supervisor.get(job_id)
+        except NoSuchJob:
+            return None
 
     async def jobs_of(
         self, identity: Identity, actions: Sequence[str], query: ipc.List

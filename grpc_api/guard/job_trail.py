@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Never
+from typing import Any, Never
 
 from jobworker.authz.audit.files import Line, last_lines
 from jobworker.authz.audit.record import AuditError, Changed
@@ -35,8 +35,11 @@ _RECORDED = (State.RUNNING, State.PAUSED, State.STOPPING, State.ENDED)
 
 _TURNS = {"running": "paused", "paused": "running"}
 
-# A job's ID and the name of a state in the log.
-_Key = tuple[str, str]
+# Of an attempt that was not the last.
+_RESTARTING = "restarting"
+
+# A job's ID, the name of a state in the log, and the number of the attempt.
+_Key = tuple[str, str, int]
 
 
 async def keep_recording(
@@ -70,7 +73,7 @@ class JobTrail:
         for line in recorded:
             self._recorded_ns = int(line.record.time.timestamp() * 1e9)
             if isinstance(line.record.event, Changed):
-                self._remember((line.record.event.job, line.record.event.state))
+                self._remember(_key(line.record.event))
 
     def within_ns(self) -> int:
         """How long ago the first end of a job may be that the log misses."""
@@ -85,7 +88,12 @@ class JobTrail:
 
     def told(self, job: JobSnapshot) -> None:
         """The supervisor has told of a job as it is now."""
-        if job.state in _RECORDED and (job.id, _name(job.state)) not in self._known:
+        if job.attempts:
+            news = any(not self._is_known(job, event) for event in changes(job))
+        else:
+            known = (job.id, _name(job.state), job.attempt) in self._known
+            news = job.state in _RECORDED and not known
+        if news:
             self._waiting[job.id] = job
             self._news.set()
 
@@ -106,23 +114,23 @@ class JobTrail:
             for event in changes(job):
                 if not self._is_known(job, event):
                     self._trail.append(event)
-                    self._remember((job.id, event.state))
+                    self._remember(_key(event))
             del self._waiting[job_id]
             self._told_boottime_ns = _boottime_ns()
 
     def _is_known(self, job: JobSnapshot, event: Changed) -> bool:
-        if (job.id, event.state) in self._known:
+        if _key(event) in self._known:
             return True
         # A paused job has run, and is told to run again only when it does.
         began = event.state == _name(State.RUNNING) and job.state is not State.RUNNING
-        return began and (job.id, _name(State.PAUSED)) in self._known
+        return began and (job.id, _name(State.PAUSED), event.attempt) in self._known
 
     def _remember(self, key: _Key) -> None:
         self._known[key] = None
         # These two take turns.
-        job_id, state = key
+        job_id, state, attempt = key
         if (other := _TURNS.get(state)) is not None:
-            self._known.pop((job_id, other), None)
+            self._known.pop((job_id, other, attempt), None)
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
 
@@ -134,7 +142,12 @@ def _boottime_ns() -> int:
 
 def changes(job: JobSnapshot) -> Iterator[Changed]:
     """The states that a job must have gone through to be as it is, for the log."""
-    common = {"job": job.id, "owner": job.owner, "tenant": job.tenant}
+    whose = {"job": job.id, "owner": job.owner, "tenant": job.tenant}
+    for attempt in job.attempts:
+        ended = f"{_reason(Reason(attempt.endReason))}, exit code {attempt.exitCode}"
+        ended += f", at {_time(attempt.endedAt.ToNanoseconds())}"
+        yield Changed(**whose, state=_RESTARTING, detail=ended, attempt=attempt.number)
+    common: dict[str, Any] = {**whose, "attempt": job.attempt}
     # One that waited, and ended without its turn, has no process.
     if job.state in _RECORDED and job.pid:
         began = f"process {job.pid}, since {_time(job.created_ns)}"
@@ -146,6 +159,10 @@ def changes(job: JobSnapshot) -> Iterator[Changed]:
     if job.state is State.ENDED:
         ended = f"{_reason(job.reason)}, exit code {job.exit_code}, at {_time(job.ended_ns)}"
         yield Changed(**common, state=_name(State.ENDED), detail=ended)
+
+
+def _key(event: Changed) -> _Key:
+    return event.job, event.state, event.attempt
 
 
 def _name(state: State) -> str:

@@ -76,6 +76,8 @@ def status_message(job: JobSnapshot) -> pb.QueryStatusResponse:
         stopMode=job.request.stopMode,
         request=job.request,
         inside=job.inside,
+        attempts=job.attempts,
+        attempt=job.attempt,
     )
     if job.state is State.ENDED:
         message.endedAt.CopyFrom(timestamp(job.ended_ns))

@@ -92,7 +92,8 @@ class Contact:
     def _begun(self, job_id: str) -> Job:
         job = self._answers.find(job_id)
         if job.state is State.PENDING:
-            raise NotRunning(f"job {job.id} is pending: it has not been started yet")
+            how = "waits to be started again" if job.attempts else "has not been started yet"
+            raise NotRunning(f"job {job.id} is pending: it {how}")
         return job
 
 

@@ -16,8 +16,9 @@ from jobworker.supervisor.live.turn import Turn
 class Progress:
     """Takes an engine's Reports. `started` is called for each job whose program executes.
 
-    `overflowed` is called for one that runs and whose output has reached its limit, and
-    `ended` with each that has.
+    `overflowed` is called for one that runs and whose output has reached its limit, `follows`
+    says of one of which an attempt has ended whether that was not the last, and `ended` is
+    called with each that has.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Progress:
         *,
         started: Callable[[LiveJob], None],
         overflowed: Callable[[LiveJob], None],
+        follows: Callable[[LiveJob], bool],
         ended: Callable[[Job], None],
     ) -> None:
         self._engine = engine
@@ -39,6 +41,7 @@ class Progress:
         self._turn = turn
         self._started = started
         self._overflowed = overflowed
+        self._follows = follows
         self._ended = ended
 
     def executed(self, job: Job) -> None:
@@ -51,7 +54,8 @@ class Progress:
         """As in Reports."""
         if (live := self._jobs.get(job.id)) is not None:
             self._starts.failed(live, error)
-            self._ended(job)
+            if job.state is not State.RESTARTING:
+                self._ended(job)
 
     def noted(self, job: Job) -> None:
         """As in Reports."""
@@ -71,9 +75,11 @@ class Progress:
         job.signal = max(0, -how.code)
         job.exit_status = max(0, how.code)
         job.reason = end_reason(job.state, job.reason, job.signal, oom=how.out_of_memory)
-        job.state = after(job.state, Happening.EXIT)
         job.ended_ns = time_ns()
         job.output_complete = job.output_complete or not self._engine.output_open(job)
+        if self._follows(live):
+            return
+        job.state = after(job.state, Happening.EXIT)
         self._turn.learned(live)
         self._jobs.retire(live)
         self._ended(job)

@@ -1,7 +1,6 @@
 """What a new supervisor makes of the journal and of what the keeper kept for it."""
 
 import logging
-from pathlib import Path
 from time import time_ns
 
 from jobworker.supervisor.core.supervisor import Supervisor
@@ -28,7 +27,7 @@ def recover(supervisor: Supervisor, journal: Journal, engine: Engine) -> None:
             lost.append(job)
     engine.clean_up(lost)
     for job in lost:
-        _record_loss(journal, job, supervisor.output_directory(job.id))
+        _record_loss(supervisor, journal, job)
     journal.sync()
     # When it is known what has become of the jobs that others come after.
     supervisor.pending.recover()
@@ -47,17 +46,27 @@ def _resume(supervisor: Supervisor, engine: Engine, job: Job) -> None:
         engine.pause(job)
     if job.state is State.STOPPING:
         supervisor.stop(live, None, job.reason)
+    if job.state is State.RESTARTING:
+        supervisor.restarts.clear(live)
     supervisor.jobs.retire(live)
 
 
-def _record_loss(journal: Journal, job: Job, output: Path) -> None:
-    if job.state is not State.ENDED:
-        log.warning("job %s is lost: the service ended while it ran", job.id)
-        job.state = after(job.state, Happening.LOSS)
-        job.reason = Reason.LOST
-        job.detail = "the service ended while the job ran; what was left of it was killed"
-        job.ended_ns = time_ns()
+def _record_loss(supervisor: Supervisor, journal: Journal, job: Job) -> None:
+    output = supervisor.output_directory(job.id)
     job.output_end = recorded_end(output)
     job.output_begin = min([*segment_starts(output), job.output_end])
     job.output_complete = True
+    if job.state is not State.ENDED and not _begins_anew(supervisor, job):
+        log.warning("job %s is lost: the service ended while it ran", job.id)
+        job.state = after(job.state, Happening.LOSS)
     journal.update(job)
+
+
+def _begins_anew(supervisor: Supervisor, job: Job) -> bool:
+    """Whether a job that is lost is started again, unless somebody has asked for its stop."""
+    stopped = job.state is State.STOPPING and job.reason is Reason.STOPPED
+    if job.state is not State.RESTARTING:
+        job.reason = Reason.LOST
+        job.detail = "the service ended while the job ran; what was left of it was killed"
+        job.ended_ns = time_ns()
+    return not stopped and supervisor.restarts.follows_loss(job)

@@ -31,6 +31,7 @@ from jobworker.supervisor.ipc.schedule_messages import AddSchedule, ChangeSchedu
 from jobworker.supervisor.ipc.server import Client, Clients
 from jobworker.supervisor.job import (
     AS_EVER,
+    ONCE,
     Happening,
     OnDisconnect,
     Reason,
@@ -48,6 +49,7 @@ from jobworker.supervisor.live.starts import Starts
 from jobworker.supervisor.live.turn import Turn
 from jobworker.supervisor.waiting.names import Names
 from jobworker.supervisor.waiting.pending import Pending
+from jobworker.supervisor.waiting.restarts import Restarts
 from jobworker.supervisor.waiting.schedules import Runs, Scheduler
 
 log = logging.getLogger(__name__)
@@ -88,8 +90,14 @@ class Supervisor:
             stuck=self._not_recorded,
         )
         self._engine = engine
-        self.jobs = LiveJobs(loop, engine, self.turn, self._finish_if_stopped)
-        self.starts = Starts(engine, self.jobs, self.turn)
+        self.jobs = LiveJobs(
+            loop,
+            engine,
+            self.turn,
+            self._finish_if_stopped,
+            self._cleared,
+        )
+        self.starts = Starts(engine, self.jobs, self.turn, self._follows)
         self._quotas = quotas_over(self.jobs, journal, self.turn, engine, loop.time)
         self.pending = Pending(
             loop,
@@ -101,6 +109,9 @@ class Supervisor:
             self.starts,
             self._quotas,
             partial(self._check_serving, ""),
+        )
+        self.restarts = Restarts(
+            engine, self.jobs, self.turn, self.pending, journal.clock.age_seconds, self._stop_inside
         )
         self._names = Names(self.jobs, self.pending, self.turn)
         self._answers = Answers(self.jobs, journal, self.turn, self.pending.explain)
@@ -117,6 +128,7 @@ class Supervisor:
                 self.turn,
                 started=self._started,
                 overflowed=partial(self.stop, grace=None, why=Reason.OUTPUT_LIMIT),
+                follows=self.restarts.follows,
                 ended=self.pending.ended,
             )
         )
@@ -140,6 +152,12 @@ class Supervisor:
     def output_directory(self, job_id: str) -> Path:
         """Where the job's segments are."""
         return self._output / job_id
+
+    def _cleared(self, live: LiveJob) -> None:
+        self.restarts.cleared(live)
+
+    def _follows(self, live: LiveJob) -> bool:
+        return self.restarts.follows(live)
 
     # -- requests ----------------------------------------------------------------
 
@@ -295,8 +313,7 @@ class Supervisor:
         self.arm_timeout(live)
         self._attendance.expect(live)
         if live.stop_after_start is not None:
-            grace, way = live.stop_after_start
-            self.stop(live, grace, way=way)
+            self.stop(live, *live.stop_after_start)
 
     def _attend(self, client: Client, seq: int, call: requests.Attend) -> None:
         self._answers.find(call.id)
@@ -357,24 +374,42 @@ class Supervisor:
 
         What runs within it is part of that, and ends for the same reason.
         """
-        for inner in self.jobs.inside(live.job.id):
-            self.stop(inner, grace, why, way)
+        self._stop_inside(live, grace, why, way)
         seconds = live.job.request.grace if grace is None else grace
         if live.job.state is State.PENDING:
             self.pending.give_up(live, why)
             return
         if live.job.state is State.STARTING:
-            live.stop_after_start = (seconds, way)
+            live.stop_after_start = (seconds, why, way)
             self._engine.give_up_after(live.job, seconds)
             return
-        if live.job.state is not State.ENDED:
-            if live.job.state.going_on:
+        if live.job.state is State.RESTARTING:
+            # What it left behind is being ended already: no other attempt follows.
+            live.job.reason, live.job.pid = why, 0
+            live.job.state = after(live.job.state, Happening.STOP_ASKED)
+            self.turn.update(live)
+            self.pending.ended(live.job)
+        elif live.job.state is not State.ENDED:
+            # A stop that somebody asked for is the last of it, whatever it was being stopped for.
+            last = why is Reason.STOPPED and live.job.request.restart != ONCE
+            if live.job.state.going_on or last:
                 live.job.reason = why
             live.job.state = after(live.job.state, Happening.STOP_ASKED)
             self.turn.update(live)
         live.being_stopped = True
         # A death after the signal must find on record why the job has ended.
         self.turn.after_attempt(partial(self._engine.stop, live.job, seconds, way))
+
+    def _stop_inside(
+        self,
+        live: LiveJob,
+        grace: float | None = None,
+        why: Reason = Reason.STOPPED,
+        way: StopWay = AS_EVER,
+    ) -> None:
+        """End what runs within a job: it ends for the same reason."""
+        for inner in self.jobs.inside(live.job.id):
+            self.stop(inner, grace, why, way)
 
     def _remove(self, job_id: str) -> None:
         job = self._answers.find(job_id)
@@ -393,7 +428,10 @@ class Supervisor:
         self.scheduler.stop()
         graces = [live.job.request.grace for live in self.jobs]
         for live in self.jobs:
-            self.stop(live, None)
+            if not live.job.request.restart.persist:
+                self.stop(live, None)
+            elif live.job.state is not State.RESTARTING:
+                self.stop(live, None, Reason.LOST)
         self._loop.call_later(max([0.0, *graces]) + self._config.stop_seconds, self._finish)
         self._finish_if_stopped()
 

@@ -11,7 +11,19 @@ from jobworker.supervisor.exact_text import legible, to_bytes
 from jobworker.supervisor.host.accounting import Usage
 from jobworker.supervisor.host.limits import FIELDS, Limits
 from jobworker.supervisor.host.users import SERVICE_USER
-from jobworker.supervisor.job import Asker, Job, Overflow, Request, StopWay, Terminal
+from jobworker.supervisor.job import (
+    ONCE,
+    Asker,
+    Attempt,
+    Job,
+    Overflow,
+    Request,
+    Restart,
+    State,
+    StopWay,
+    Terminal,
+    exit_code,
+)
 
 CODES: dict[type[errors.SupervisorError], ipc.Code] = {
     errors.InvalidRequest: ipc.INVALID,
@@ -52,11 +64,16 @@ _overflow_name = cache(pb.OutputOverflow.Name)
 _isolation_name = cache(pb.Isolation.Name)
 _stop_mode_name = cache(pb.StopMode.Name)
 _input_name = cache(pb.InputMode.Name)
+_restart_name = cache(pb.RestartWhen.Name)
 
 
 def job_message(job: Job, *, gone: bool, lived_ns: int = 0, most: int = MAX_ARGV_BYTES) -> ipc.Job:
     """A job as clients see it, with at most so many bytes of its command line."""
     argv, cut = _cut(job.request.argv, most)
+    # Another attempt follows, and its output.
+    restarting = job.state is State.RESTARTING
+    state = State.STOPPING if restarting else job.state
+    listed = most == MAX_LISTED_BYTES
     return ipc.Job(
         id=job.id,
         owner=job.request.owner,
@@ -64,7 +81,7 @@ def job_message(job: Job, *, gone: bool, lived_ns: int = 0, most: int = MAX_ARGV
         argv=argv,
         argv_cut=cut,
         cwd=to_bytes(job.request.cwd),
-        state=_state_name(job.state),
+        state=_state_name(state),
         reason=_reason_name(job.reason),
         pid=job.pid,
         exit_status=job.exit_status,
@@ -74,8 +91,8 @@ def job_message(job: Job, *, gone: bool, lived_ns: int = 0, most: int = MAX_ARGV
         lived_ns=lived_ns,
         output_begin=job.output_begin,
         output_end=job.output_end,
-        output_complete=job.output_complete,
-        output_drained=job.output_drained,
+        output_complete=job.output_complete and not restarting,
+        output_drained=job.output_drained and not restarting,
         detail=job.detail,
         gone=gone,
         usage=usage_message(job.usage),
@@ -83,7 +100,24 @@ def job_message(job: Job, *, gone: bool, lived_ns: int = 0, most: int = MAX_ARGV
         user_shared=job.request.account is None,
         request=request_message(job.request),
         inside=job.request.inside,
+        attempts=[] if listed else map(_attempt_message, job.attempts),
+        attempt=job.attempt,
     )
+
+
+def _attempt_message(attempt: Attempt) -> pb.Attempt:
+    message = pb.Attempt(
+        number=attempt.number,
+        endReason=_reason_name(attempt.reason),
+        exitCode=exit_code(attempt.reason, attempt.exit_status, attempt.signal),
+        signal=attempt.signal,
+        detail=attempt.detail,
+        outputBegin=attempt.output_begin,
+        outputEnd=attempt.output_end,
+    )
+    message.startedAt.FromNanoseconds(attempt.began_ns)
+    message.endedAt.FromNanoseconds(attempt.ended_ns)
+    return message
 
 
 def _cut(argv: Sequence[str], most: int) -> tuple[list[bytes], bool]:
@@ -128,6 +162,7 @@ def request_message(request: Request) -> pb.StartRequest:
         afterOutcome=pb.AfterOutcome.Name(request.waiting.outcome),
         name=request.name,
         labels=request.labels,
+        restart=restart_message(request.restart) if request.restart != ONCE else None,
     )
 
 
@@ -147,6 +182,19 @@ def start_message(request: Request) -> pb.StartRequest:
 def asker_message(asker: Asker) -> ipc.Asker:
     """By which certificate a job was asked for, as it is told."""
     return ipc.Asker(tenants=asker.tenants, serial=asker.serial, not_after_us=asker.not_after_us)
+
+
+def restart_message(restart: Restart) -> pb.RestartPolicy:
+    """When a job is started again, as it is told."""
+    return pb.RestartPolicy(
+        when=_restart_name(restart.when),
+        maxRestarts=restart.most,
+        delaySeconds=restart.delay,
+        maxDelaySeconds=restart.longest,
+        healthySeconds=restart.healthy,
+        finalExitCodes=restart.final,
+        persist=restart.persist,
+    )
 
 
 def terminal_message(terminal: Terminal) -> pb.Terminal:

@@ -9,7 +9,7 @@ from jobworker.supervisor.host.accounting import Usage
 from jobworker.supervisor.host.isolation import Isolation, Profile
 from jobworker.supervisor.host.limits import Limits
 from jobworker.supervisor.ipc.messages import limits_of, usage_of
-from jobworker.supervisor.job import Reason, State, StopMode, StopWay
+from jobworker.supervisor.job import Reason, State, StopMode, StopWay, exit_code
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,8 @@ class JobSnapshot:
     `request` is what holds of all that was asked for, in the contract's words: limits,
     isolation and stop, too, but without what else is told here. `unrecorded` says that
     the job has changed since, and that this could not be put on record, as on a full disk.
-    `inside` is the job in whose place it runs, or empty.
+    `inside` is the job in whose place it runs, or empty. `attempts` are those before
+    the one with the number `attempt`, in the contract's words; a list tells the number alone.
     """
 
     id: str
@@ -58,6 +59,8 @@ class JobSnapshot:
     request: pb.StartRequest
     unrecorded: bool
     inside: str
+    attempts: tuple[pb.Attempt, ...] = ()
+    attempt: int = 1
 
     @property
     def ended(self) -> bool:
@@ -81,13 +84,8 @@ class JobSnapshot:
 
     @property
     def exit_code(self) -> int:
-        """As a shell reports it: 128+N for signal N. 0 while the job runs.
-
-        255 for a lost job, whose exit status nobody knows (as containerd has it).
-        """
-        if self.reason is Reason.LOST:
-            return 255
-        return 128 + self.signal if self.signal else self.exit_status
+        """As job.exit_code has it. 0 while the job runs."""
+        return exit_code(self.reason, self.exit_status, self.signal)
 
     @classmethod
     def from_message(cls, job: ipc.Job) -> "JobSnapshot":
@@ -122,4 +120,13 @@ class JobSnapshot:
             request=asked,
             unrecorded=job.unrecorded,
             inside=job.inside,
+            attempts=tuple(_copy(attempt) for attempt in job.attempts),
+            attempt=job.attempt or 1,
         )
+
+
+def _copy(attempt: pb.Attempt) -> pb.Attempt:
+    # What is in a message keeps all of it.
+    copy = pb.Attempt()
+    copy.CopyFrom(attempt)
+    return copy

@@ -32,6 +32,13 @@ MAX_OUTPUT_BYTES = 2**62
 MAX_CHARACTERS = 65535
 _TERMINAL_KIND = re.compile(r"[A-Za-z0-9._+-]{0,64}")
 MAX_PRIORITY = 1000
+# How often, and when, a job is started again; seconds.
+MOST_RESTARTS = 1000
+USUAL_RESTARTS = 10
+USUAL_DELAY = 1.0
+USUAL_LONGEST_DELAY = 300.0
+USUAL_HEALTHY = 60.0
+MAX_DELAY_SECONDS = 86400.0
 # So many jobs another may come after.
 MOST_AFTER = 1000
 # The program's name, the first of its arguments: it is a field of its own to most callers.
@@ -75,6 +82,7 @@ def check_start(order: ipc.Start) -> job.Request:
         asker=asker_of(order.asker),
         name=checked_job_name(asked.name),
         labels=_labels(asked),
+        restart=_restart(asked, inside=bool(order.inside)),
     )
 
 
@@ -145,6 +153,45 @@ def _after(asked: pb.StartRequest) -> tuple[tuple[str, ...], job.AfterOutcome]:
     if outcome and not asked.after:
         raise InvalidRequest("a job that comes after none needs no outcome", "afterOutcome")
     return tuple(dict.fromkeys(asked.after)), outcome
+
+
+def _restart(asked: pb.StartRequest, *, inside: bool) -> job.Restart:
+    if not asked.HasField("restart") or asked.restart == pb.RestartPolicy():
+        return job.ONCE
+    given = asked.restart
+    if inside:
+        raise InvalidRequest("what runs within a job is not started again", "restart")
+    if asked.input or asked.HasField("terminal"):
+        problem = "a job that takes input, or runs on a terminal, is not started again"
+        raise InvalidRequest(problem, "restart")
+    try:
+        when = job.RestartWhen(given.when)
+    except ValueError:
+        raise InvalidRequest(f"{given.when} is no restart policy", "restart.when") from None
+    most = given.maxRestarts or USUAL_RESTARTS
+    if not 1 <= most <= MOST_RESTARTS:
+        problem = f"{most} restarts in a row are not between 1 and {MOST_RESTARTS}"
+        raise InvalidRequest(problem, "restart.maxRestarts")
+    delay, longest, healthy = (
+        _seconds(what, value, MAX_DELAY_SECONDS, f"restart.{field}") or usual
+        for what, value, usual, field in (
+            ("a delay", given.delaySeconds, USUAL_DELAY, "delaySeconds"),
+            ("a delay", given.maxDelaySeconds, USUAL_LONGEST_DELAY, "maxDelaySeconds"),
+            ("a healthy time", given.healthySeconds, USUAL_HEALTHY, "healthySeconds"),
+        )
+    )
+    if longest < delay:
+        # Of these, one alone was asked for, or they contradict each other.
+        if given.maxDelaySeconds and given.delaySeconds:
+            problem = f"the longest delay of {longest:g} s is less than the first, {delay:g} s"
+            raise InvalidRequest(problem, "restart.maxDelaySeconds")
+        delay, longest = (delay, delay) if given.delaySeconds else (longest, longest)
+    for code in given.finalExitCodes:
+        if not 0 <= code <= 255:
+            problem = f"{code} is no exit code, which is from 0 to 255"
+            raise InvalidRequest(problem, "restart.finalExitCodes")
+    final = tuple(sorted(set(given.finalExitCodes)))
+    return job.Restart(when, most, delay, longest, healthy, final, given.persist)
 
 
 def _labels(asked: pb.StartRequest) -> dict[str, str]:

@@ -19,7 +19,8 @@ from jobworker.supervisor.errors import InvalidRequest, StateError, words
 from jobworker.supervisor.host.accounting import Usage
 from jobworker.supervisor.host.disk_space import Ballast
 from jobworker.supervisor.ipc.requests import List
-from jobworker.supervisor.job import Entry, Job, Reason, Request, State, Waiting
+from jobworker.supervisor.job import ONCE, Entry, Job, Reason, Request, State, Waiting
+from jobworker.supervisor.journal.attempts import StoredAttempts
 from jobworker.supervisor.journal.job_clock import JobClock
 from jobworker.supervisor.journal.kept_output import KeptOutput
 from jobworker.supervisor.journal.pages import Pages
@@ -91,6 +92,7 @@ class Journal:
         self._pages = Pages(self._database, self.clock.now_ns)
         self.start_keys = StartKeys(self._database, self.clock.now_ns)
         self.schedules = StoredSchedules(self._database)
+        self._attempts = StoredAttempts(self._database)
         self._log = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         # Commits since the last sync.
         self.dirty = False
@@ -210,6 +212,8 @@ class Journal:
         """Record what has changed of a job."""
         self.begin()
         self._database.execute(UPDATE, (*_changing(job), job.id))
+        if job.attempts:
+            self._attempts.put(job.id, job.attempts[-1])
         if job.state is State.ENDED:
             self.clock.ended(job.id)
 
@@ -254,15 +258,17 @@ class Journal:
         clause = "WHERE (state <> 4 OR NOT output_complete) AND state <> 6 ORDER BY id"
         return list(self._select(clause))
 
-    def waiting(self) -> Iterator[tuple[Entry, Waiting]]:
-        """The jobs that wait for their turn, and how."""
+    def waiting(self) -> Iterator[tuple[Entry, Waiting, bool]]:
+        """The jobs that wait for their turn, how, and whether they are to be started again."""
         rows = self._database.execute(
-            "SELECT id, owner, tenant, name, json_extract(request, '$.waiting') "
+            "SELECT id, owner, tenant, name, json_extract(request, '$.waiting'), "
+            "EXISTS (SELECT 1 FROM attempt WHERE attempt.id = job.id) "
             "FROM job INDEXED BY job_waiting WHERE state = 6 ORDER BY id"
         )
-        for job_id, owner, tenant, name, how in rows.fetchall():
+        for job_id, owner, tenant, name, how, again in rows.fetchall():
             waiting = restored(how, Waiting)
-            yield Entry(job_id, owner, tenant, waiting.queue, waiting.priority, name), waiting
+            entry = Entry(job_id, owner, tenant, waiting.queue, waiting.priority, name)
+            yield entry, waiting, bool(again)
 
     def ended(self) -> list[Ended]:
         """Every job that has ended with its output complete, the first to end first."""
@@ -292,7 +298,7 @@ class Journal:
 
     def page(self, asked: List) -> list[Job]:
         """The jobs of a page."""
-        return [_job_of(row) for row in self._pages.page(asked)]
+        return [self._job_of(row) for row in self._pages.page(asked)]
 
     def owners(self) -> list[tuple[str, str]]:
         """Every owner with every tenant they have jobs for."""
@@ -300,7 +306,13 @@ class Journal:
 
     def _select(self, clause: str, *values: str | int) -> Iterator[Job]:
         for row in self._database.execute(f"SELECT {COLUMNS} FROM job {clause}", values):  # noqa: S608
-            yield _job_of(row)
+            yield self._job_of(row)
+
+    def _job_of(self, row: tuple[Any, ...]) -> Job:
+        job = _job_of(row)
+        if job.request.restart != ONCE:
+            job.attempts = self._attempts.of(job.id)
+        return job
 
 
 def _of_the_disk(error: sqlite3.Error) -> bool:

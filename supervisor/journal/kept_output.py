@@ -4,12 +4,13 @@ import sqlite3
 
 from jobworker.supervisor.quotas import Kind, Subject
 
-_COMPLETE = "state = 4 AND output_complete"
+# That of one that is started again is complete as long as it waits for that.
+_COMPLETE = "(state = 4 AND output_complete OR state = 6)"
 _SUM = "sum(output_end - output_begin)"
 
 
 class KeptOutput:
-    """Sums over the journal's jobs that have ended with their output complete.
+    """Sums over the journal's jobs that have ended with their output complete, or that wait.
 
     SQLite itself adds up, by triggers: whatever changes the journal changes the
     sums, and a transaction that is undone undoes them. They are of this
@@ -45,7 +46,7 @@ def _triggers(kind: Kind, column: str) -> str:
         )
 
     def when(row: str) -> str:
-        return f"WHEN {row}.state = 4 AND {row}.output_complete"
+        return f"WHEN {row}.state = 4 AND {row}.output_complete OR {row}.state = 6"
 
     return f"""
 INSERT INTO kept

@@ -130,14 +130,13 @@ class Pages:
 
 def _conditions(asked: Filter) -> Iterator[_Condition]:
     """What the filter asks of a row: of that alone, so that others' rows take no part in it."""
-    for column, wanted in (("state", asked.states), ("reason", asked.reasons)):
+    # To those who ask, that is one.
+    alike = [State.RESTARTING] if State.STOPPING in asked.states else []
+    for column, wanted in (("state", [*asked.states, *alike]), ("reason", asked.reasons)):
         if wanted:
             yield f"{column} IN ({', '.join('?' * len(wanted))})", wanted
     if asked.failed:
-        yield (
-            f"state = {State.ENDED:d} AND NOT (reason = {Reason.EXITED:d} AND exit_status = 0)",
-            (),
-        )
+        yield _FAILED, ()
     if asked.since_ns:
         yield "created_ns >= ?", (asked.since_ns,)
     if asked.until_ns:

@@ -2,7 +2,7 @@
 
 # "jobw" in ASCII, so that file(1) and we know the file for ours.
 APPLICATION_ID = 0x6A6F6277
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 SCHEMA = """
 CREATE TABLE job (
@@ -51,6 +51,8 @@ ALTER TABLE job DROP COLUMN cgroup;
     4: "",
     # What people call a job; of those of before nobody was asked.
     5: "ALTER TABLE job ADD COLUMN name TEXT NOT NULL DEFAULT '';",
+    # The state 7, restarting.
+    6: "",
 }
 
 # What is written once, and what `update` writes; both in the order of their values.

@@ -21,7 +21,8 @@ SWEEP_SECONDS = 1.0
 class LiveJobs:
     """Owns every LiveJob, by ID.
 
-    `emptied` is called whenever the last one has gone.
+    `emptied` is called whenever the last one has gone, and `cleared` with each that is to be
+    started again, once nothing is left of its attempt.
     """
 
     def __init__(
@@ -30,11 +31,13 @@ class LiveJobs:
         engine: Engine,
         turn: Turn,
         emptied: Callable[[], None],
+        cleared: Callable[[LiveJob], None],
     ) -> None:
         self._loop = loop
         self._engine = engine
         self._turn = turn
         self._emptied = emptied
+        self._cleared = cleared
         self._by_id: dict[str, LiveJob] = {}
         self._by_subject = _Index(lambda job: subjects_of(job.request))
         # By the ID of the job that they run within.
@@ -105,6 +108,9 @@ class LiveJobs:
         if vacant is False or not self._engine.clear(job):
             # Its main process is gone and its output closed, but something lives on.
             self._sweep_later()
+            return
+        if job.state is State.RESTARTING:
+            self._cleared(live)
             return
         if vacant and not live.gone:
             live.gone = True

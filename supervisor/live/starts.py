@@ -38,7 +38,11 @@ class _Pending:
 class Starts:
     """The starts in progress: who waits for them, and what becomes of their records."""
 
-    def __init__(self, engine: Engine, jobs: LiveJobs, turn: Turn) -> None:
+    def __init__(
+        self, engine: Engine, jobs: LiveJobs, turn: Turn, follows: Callable[[LiveJob], bool]
+    ) -> None:
+        """`follows` says of a job on record whether it is started again after it failed to."""
+        self._follows = follows
         self._engine = engine
         self._jobs = jobs
         self._turn = turn
@@ -126,7 +130,7 @@ class Starts:
 
     def resume(self, live: LiveJob) -> None:
         """Another supervisor has begun this one; nobody waits for it (yet)."""
-        live.waited = bool(live.job.request.waiting.queue)
+        live.waited = bool(live.job.request.waiting.queue or live.job.attempts)
         self._pending[live.job.id] = _Pending(live.job.request)
 
     def executed(self, live: LiveJob) -> None:
@@ -147,13 +151,16 @@ class Starts:
 
     def _record_failure(self, live: LiveJob, error: SupervisorError) -> None:
         job = live.job
-        job.state = after(job.state, Happening.GIVEN_UP)
         job.reason, job.detail = Reason.CANNOT_START, str(error)
         if live.stop_after_start is not None:
-            job.reason, job.detail = Reason.STOPPED, ""
+            job.reason, job.detail = live.stop_after_start[1], ""
         job.exit_status = _exit_status(error)
         job.ended_ns = time_ns()
         job.output_complete = True
+        if self._follows(live):
+            self._settle(job.id, live)
+            return
+        job.state = after(job.state, Happening.GIVEN_UP)
         self._turn.update(live)
         self._jobs.retire(live)
         self._settle(job.id, live)

@@ -15,7 +15,7 @@ from functools import partial
 from time import time_ns
 
 from jobworker.supervisor.host.disk_space import NO_ROOM, FreeSpace
-from jobworker.supervisor.job import OutputLimit, Overflow, State
+from jobworker.supervisor.job import OutputLimit, Overflow
 from jobworker.supervisor.local.local_job import LocalJob
 from jobworker.supervisor.output.limbo import Limbo
 from jobworker.supervisor.output.pump import SHARE_BYTES, Pump
@@ -101,7 +101,7 @@ class Capture:
             self._allowances[local.job.id] = Allowance.full(limit.rate, self._loop.time())
         for pipe in local.output.pipes:
             self._pump.add(pipe, partial(self._move, local))
-        if local.job.state is State.ENDED:
+        if local.job.state.without_main:
             self.main_ended(local)
 
     def main_ended(self, local: LocalJob) -> None:
@@ -159,7 +159,7 @@ class Capture:
         allowance = self._allowances.get(local.job.id)
         if allowance is None:
             return SHARE_BYTES
-        if local.job.state is State.ENDED:
+        if local.job.state.without_main:
             allowance.end(sum(map(_used, local.output.pipes)))
         share = min(SHARE_BYTES, allowance.take_up(self._loop.time()))
         if share <= 0:
@@ -199,7 +199,7 @@ class Capture:
             local.output.disk_full = True
             log.warning("job %s: output cannot be recorded: %s", local.job.id, error.strerror)
         # Of a job that has ended it would wait for ever, and could not be removed to make room.
-        pressing = _fullness(pipe) >= PRESSING or _at_end(pipe) or local.job.state is State.ENDED
+        pressing = _fullness(pipe) >= PRESSING or _at_end(pipe) or local.job.state.without_main
         if error.errno in NO_ROOM and pressing:
             with contextlib.suppress(OSError):
                 lost = local.output.recorder.lose(pipe, self._limbo, time_ns(), SHARE_BYTES)

@@ -153,7 +153,7 @@ class LocalEngine:
 
     def launch(self, job: Job) -> None:
         """As in Engine."""
-        self._launches.begin(self._hold(job, new=True))
+        self._launches.begin(self._hold(job, new=not job.attempts))
 
     def give_up_after(self, job: Job, seconds: float) -> None:
         """As in Engine."""
@@ -210,7 +210,7 @@ class LocalEngine:
         job.output_begin, job.output_end = local.output.recorder.begin, local.output.recorder.end
         # Who was here before may have died before it let go of what it was stopping.
         local.held = job.state is State.STOPPING
-        if job.state is not State.ENDED:
+        if not job.state.without_main:
             self._by_pid[local.where.pid] = local
         if job.state is State.STARTING:
             self._launches.resume(local, report)
@@ -267,7 +267,7 @@ class LocalEngine:
 
     def _main_exited(self, local: LocalJob, serial: int, status: int, used: ExitUsage) -> None:
         recorded = partial(self._keeper.recorded, serial)
-        if local.main is None or local.job.state in (State.STARTING, State.ENDED):
+        if local.main is None or local.job.state is State.STARTING or local.job.state.without_main:
             # Its start has failed, and it will not be on record.
             recorded()
             return
@@ -289,7 +289,7 @@ class LocalEngine:
         local = self._jobs.get(job.id)
         if to_all:
             tree_of(job).signal(number)
-        elif local is None or local.main is None or job.state is State.ENDED:
+        elif local is None or local.main is None or job.state.without_main:
             raise ProcessLookupError
         else:
             local.main.signal(number)
@@ -357,13 +357,13 @@ class LocalEngine:
         Then its exit is about to be told, and who follows the output to its end
         expects to find the job ended.
         """
-        if local.job.state is State.ENDED:
+        if local.job.state.without_main:
             self._reports.complete(local.job)
         else:
             self._loop.call_later(EXIT_NEWS_SECONDS, self._complete_unless_exited, local)
 
     def _complete_unless_exited(self, local: LocalJob) -> None:
-        if local.job.state is State.ENDED:
+        if local.job.state.without_main:
             return
         if local.main is not None and local.main.exited():
             self._loop.call_later(EXIT_NEWS_SECONDS, self._complete_unless_exited, local)

@@ -13,7 +13,7 @@ from jobworker.supervisor.host.cgroup import Cgroup
 from jobworker.supervisor.host.isolation import Profile
 from jobworker.supervisor.host.tree import JobRoot
 from jobworker.supervisor.host.whole_tree import WholeTree
-from jobworker.supervisor.job import Job, State
+from jobworker.supervisor.job import Job
 from jobworker.supervisor.local.intake import Intake
 from jobworker.supervisor.local.launch import Launch
 from jobworker.supervisor.local.main_process import MainProcess
@@ -115,7 +115,7 @@ class LocalJob:
 
     def main_lives(self) -> bool:
         """Whether its main process has not ended yet, as far as can be seen."""
-        if self.main is None or self.job.state is State.ENDED:
+        if self.main is None or self.job.state.without_main:
             return False
         return not self.main.exited()
 
@@ -129,7 +129,7 @@ class LocalJob:
         used = accounting.UNKNOWN
         if self.cgroup is not None:
             used = accounting.of_cgroup(self.cgroup.directory, controllers)
-        if self.job.state is not State.ENDED and self.where.pid:
+        if not self.job.state.without_main and self.where.pid:
             used = used.else_from(accounting.of_process(self.where.pid))
         return used.else_from(self.job.usage)
 

@@ -6,7 +6,7 @@ import stat
 from functools import partial
 
 from jobworker.supervisor.host.disk_space import FreeSpace
-from jobworker.supervisor.job import Input, Request, State
+from jobworker.supervisor.job import Input, Request
 from jobworker.supervisor.keeper import packets
 from jobworker.supervisor.local.inbox import Inbox
 from jobworker.supervisor.local.intake import Intake
@@ -79,7 +79,7 @@ class Streams:
         """Go on with the input that is there, and with what the terminal shows."""
         if local.screen is not None:
             self._pump.add(local.screen.master, partial(self._move, local))
-        if local.job.state is State.ENDED:
+        if local.job.state.without_main:
             self.main_ended(local)
         elif local.intake is not None:
             local.intake.resume()

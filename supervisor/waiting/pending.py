@@ -31,6 +31,7 @@ from jobworker.supervisor.live.starts import Starts
 from jobworker.supervisor.live.turn import Turn
 from jobworker.supervisor.quotas import Kind, Quota, Quotas, Subject
 from jobworker.supervisor.waiting.after import After, Settled
+from jobworker.supervisor.waiting.delays import Delays
 from jobworker.supervisor.waiting.queue import Queue
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ class Pending:
         self._queue = Queue()
         # Those that come after others, until these have ended.
         self._after = After()
+        # Those of which an attempt has ended, until it is time for another.
+        self._delays = Delays(loop, self._add)
         # Those that wait in vain, and why, until they are on record.
         self._in_vain: dict[str, str] = {}
         # Those that are not on record yet, by ID and by their owner's key.
@@ -91,11 +94,29 @@ class Pending:
 
     def recover(self) -> None:
         """Go on with what another supervisor has left waiting."""
-        for entry, waiting in list(self._journal.waiting()):
+        for entry, waiting, again in list(self._journal.waiting()):
+            if again and (job := self._journal.find(entry.id)) is not None:
+                # For how long it has waited nobody knows.
+                self.hold(job, job.attempts[-1].delay)
+                continue
             # What was removed since had ended as it was to, or nobody would wait for it.
             there = tuple(one for one in waiting.after if self._is_there(one))
             self._wait(entry, replace(waiting, after=there))
             self._expire_after(entry.id, waiting.timeout)
+        self.look_soon()
+
+    def hold(self, job: Job, seconds: float) -> None:
+        """Have a job wait of which an attempt has ended: for so long, and then for its turn.
+
+        What it came after has ended before the first attempt, and for how long it may wait
+        for its turn was said of that.
+        """
+        self._delays.hold(_entry(job.request), seconds)
+        # There is room for others.
+        self.look_soon()
+
+    def _add(self, entry: Entry) -> None:
+        self._queue.add(entry)
         self.look_soon()
 
     def why_wait(self, request: Request, quotas: Mapping[Kind, Quota]) -> str:
@@ -130,7 +151,7 @@ class Pending:
         job = Job(self._engine.place(request), time_ns(), state=State.PENDING)
         waiting = request.waiting
         whose = request.owner, request.tenant
-        entry = Entry(job.id, *whose, waiting.queue, waiting.priority, request.name)
+        entry = _entry(request)
         self._quotas_of[whose] = quotas or self._quotas_of.get(whose, {})
 
         names: list[str | tuple[str, str]] = [job.id]
@@ -173,14 +194,15 @@ class Pending:
         """The ID of the owner's job of this name that waits; empty for none."""
         asked = (entry for entry, _ in self._asked.values())
         due = (one.id for one in asked if (one.owner, one.name) == (owner, name))
-        return next(due, "") or self._queue.named(owner, name) or self._after.named(owner, name)
+        places = self._queue, self._after, self._delays
+        return next(due, "") or next(filter(None, (one.named(owner, name) for one in places)), "")
 
     def __contains__(self, job_id: str) -> bool:
-        waits = self._queue.get(job_id) or self._after.get(job_id)
-        return job_id in self._asked or waits is not None
+        places = self._queue, self._after, self._delays
+        return job_id in self._asked or any(one.get(job_id) is not None for one in places)
 
     def __len__(self) -> int:
-        return len(self._queue) + len(self._asked) + len(self._after)
+        return len(self._queue) + len(self._asked) + len(self._after) + len(self._delays)
 
     def give_up(self, live: LiveJob, why: Reason, detail: str = "") -> None:
         """End a job that waits."""
@@ -188,6 +210,10 @@ class Pending:
         self._forget(job.id)
         job.state = after(job.state, Happening.GIVEN_UP)
         job.reason, job.detail, job.exit_status = why, detail, NEVER_STARTED
+        if job.attempts:
+            # What it has done is what counts.
+            last = job.attempts[-1]
+            job.exit_status, job.signal = last.exit_status, last.signal
         job.ended_ns = time_ns()
         job.output_complete = live.gone = True
         self._jobs.add(live)
@@ -199,6 +225,7 @@ class Pending:
     def _forget(self, job_id: str) -> None:
         self._queue.discard(job_id)
         self._after.discard(job_id)
+        self._delays.discard(job_id)
         self._asked.pop(job_id, None)
 
     # -- what others come after ----------------------------------------------------------
@@ -327,6 +354,9 @@ class Pending:
         return ""
 
     def _full(self, name: str) -> str:
+        if not name:
+            # One that waits only because it is started again.
+            return ""
         # One that the settings have no more goes on as the default one.
         parallel = self._queues.get(name, self._queues[DEFAULT_QUEUE]).parallel
         if not parallel:
@@ -337,7 +367,7 @@ class Pending:
 
     def explain(self, job_id: str) -> str:
         """What a job waits for, in words."""
-        if others := self._after.explain(job_id):
+        if others := self._after.explain(job_id) or self._delays.explain(job_id):
             return others
         entry = self._queue.get(job_id)
         if entry is None:
@@ -414,3 +444,9 @@ class Pending:
     def _undone(self, entry: Entry, reason: str) -> None:
         """Its start cannot be put on record: it waits on."""
         self._hold(entry, f"starts cannot be put on record ({reason}): is the disk full?")
+
+
+def _entry(request: Request) -> Entry:
+    waiting = request.waiting
+    whose = request.owner, request.tenant
+    return Entry(request.id, *whose, waiting.queue, waiting.priority, request.name)

@@ -79,7 +79,9 @@ def test_the_glossary_is_in_order_and_has_each_word_once() -> None:
 
 def test_the_glossary_has_every_state_of_a_job() -> None:
     (row,) = re.findall(r"^\| state \| Of a job: ([a-z, ]+)\.", GLOSSARY, re.MULTILINE)
-    assert set(row.split(", ")) == {state.name.lower() for state in State}
+    # What is told as another has no name of its own.
+    told = set(State) - {State.RESTARTING}
+    assert set(row.split(", ")) == {state.name.lower() for state in told}
 
 
 def test_the_licence_is_the_one_that_the_package_says() -> None:

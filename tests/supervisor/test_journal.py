@@ -92,7 +92,7 @@ def test_jobs_come_back_as_they_were_recorded(
         if job.state is not State.ENDED or not job.output_complete
     }
     waiting = {job.id for job in expected.values() if job.state is State.PENDING}
-    assert {entry.id for entry, _ in journal.waiting()} == waiting
+    assert {entry.id for entry, *_ in journal.waiting()} == waiting
     assert {job.id for job in journal.unfinished()} == unfinished - waiting
     assert {job.id for job in journal.ended()} == set(expected) - unfinished
     journal.close()

@@ -191,3 +191,12 @@ def test_who_asks_by_a_name_is_told_the_id_at_once(alice: WorkerServiceStub) -> 
     _, call = alice.QueryStatus.with_call(pb.QueryStatusRequest(jobID=job))
     assert "jobworker-job-id" not in dict(call.initial_metadata())
     stop(alice, "told")
+
+
+def test_a_job_is_told_as_well_however_it_is_called(bob: WorkerServiceStub) -> None:
+    """By its name it was told as in a list, of which a long command is cut."""
+    job = start(bob, "sleep", "1000", *["0"] * 2000, name="long")
+    for called in (job, "long", "@last", job[:-1], job[-12:]):
+        told = bob.QueryStatus(pb.QueryStatusRequest(jobID=called))
+        assert (told.jobID, told.argumentsCut, len(told.Arguments)) == (job, False, 2001)
+    stop(bob, "long")

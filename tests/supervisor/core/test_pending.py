@@ -11,20 +11,38 @@ from uuid_utils import uuid7
 
 from jobworker.supervisor.errors import CannotExecute
 from jobworker.supervisor.ipc import requests
-from jobworker.supervisor.job import AfterOutcome, Job, Request, Waiting
+from jobworker.supervisor.job import (
+    ONCE,
+    AfterOutcome,
+    Job,
+    Request,
+    Restart,
+    RestartWhen,
+    Waiting,
+)
 from jobworker.supervisor.quotas import Kind, Quota
 from tests.supervisor.core.world import TENANTS, World, clock, passes
+
+POLICIES = [
+    ONCE,
+    ONCE,
+    Restart(RestartWhen.ON_FAILURE, 2, 0.5, 1.0, 1e9),
+    Restart(RestartWhen.ALWAYS, 1, 0.5, 1.0, 1e9, (3,)),
+    Restart(RestartWhen.NEVER, 3, 0.5, 1.0, 1e9, persist=True),
+    Restart(RestartWhen.ON_FAILURE, 1, 0.5, 1.0, 1e9, persist=True),
+]
 
 
 def ops() -> st.SearchStrategy[tuple[Any, ...]]:
     submit = st.tuples(
         st.just("submit"),
         st.sampled_from(sorted(TENANTS)),
-        st.sampled_from(["default", "narrow"]),
+        st.sampled_from(["default", "narrow", ""]),
         st.integers(-1, 1),
         st.sampled_from(["", "", "one", "other"]),
         st.lists(st.integers(0, 99), max_size=2),
         st.sampled_from(AfterOutcome),
+        st.sampled_from(POLICIES),
     )
     end = st.tuples(st.just("end"), st.integers(0, 9), st.sampled_from([0, 0, 3]))
     return st.one_of(
@@ -39,16 +57,19 @@ def ops() -> st.SearchStrategy[tuple[Any, ...]]:
         st.tuples(st.just("refuse"), st.sampled_from(sorted(TENANTS))),
         st.tuples(st.just("front dies")),
         st.tuples(st.just("crash")),
+        st.tuples(st.just("host dies")),
         st.tuples(st.just("pass"), st.floats(0, 3)),
     )
 
 
 async def _do(world: World, op: tuple[Any, ...]) -> None:
     match op:
-        case ("submit", owner, queue, priority, name, numbers, outcome):
+        case ("submit", owner, queue, priority, name, numbers, outcome, restart):
             known = sorted(one for one in world.asked_for if world.job(one) is not None)
             after = [known[number % len(known)] for number in numbers if known]
-            world.submit(owner, queue, priority, name, after, outcome)
+            # As the door has it: what comes after others waits in a queue.
+            queue = queue or ("default" if after else "")
+            world.submit(owner, queue, priority, name, after, outcome, restart)
         case ("end", number, code) if world.engine.running:
             running = sorted(world.engine.running)
             world.engine.end(running[number % len(running)], code)
@@ -65,6 +86,8 @@ async def _do(world: World, op: tuple[Any, ...]) -> None:
             world.front_dies()
         case ("crash",):
             world.crash()
+        case ("host dies",):
+            world.host_dies()
     await passes(op[1] if op[0] == "pass" else 0.0)
     world.check()
 
@@ -74,12 +97,14 @@ async def _all_of_it(world: World, happening: list[tuple[Any, ...]]) -> None:
     for op in happening:
         await _do(world, op)
     # In the end each has its turn.
-    for _ in range(3 * len(world.asked_for) + 3):
+    for _ in range(12 * len(world.asked_for) + 12):
         world.answer(len(world.front.asked))
         await passes(1.0)
         for job_id in sorted(world.engine.running):
             world.engine.end(job_id)
         await passes(1.0)
+        if not world.waiting() and not world.engine.running:
+            break
     assert not world.waiting()
     world.check()
     world.close()

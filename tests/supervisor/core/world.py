@@ -17,7 +17,18 @@ from jobworker.supervisor.errors import NameTaken, SupervisorError
 from jobworker.supervisor.host.accounting import UNKNOWN, Usage
 from jobworker.supervisor.ipc import requests
 from jobworker.supervisor.ipc.server import Client
-from jobworker.supervisor.job import AfterOutcome, Asker, Job, Reason, Request, State, Waiting
+from jobworker.supervisor.job import (
+    ONCE,
+    AfterOutcome,
+    Asker,
+    Job,
+    Reason,
+    Request,
+    Restart,
+    RestartWhen,
+    State,
+    Waiting,
+)
 from jobworker.supervisor.journal.journal import Journal
 from jobworker.supervisor.quotas import Kind, Quota
 
@@ -60,6 +71,7 @@ class Hosts:
         self.running: dict[str, Job] = {}
         # Ends that are not on record yet, as a keeper keeps them.
         self._ends: dict[str, int] = {}
+        self._boot = 0
         self.reports: Reports
 
     def report_to(self, reports: Reports) -> None:
@@ -69,7 +81,7 @@ class Hosts:
         return request
 
     def prepare(self, job: Job) -> None:
-        pass
+        job.engine_record = str(self._boot)
 
     def launch(self, job: Job) -> None:
         self._world.launched(job)
@@ -90,7 +102,8 @@ class Hosts:
         self.reports.complete(job)
 
     def knows(self, job: Job) -> bool:
-        return job.id in self.running or job.id in self._ends or job.state is State.STARTING
+        never_made = job.state is State.STARTING and job.engine_record == str(self._boot)
+        return job.id in self.running or job.id in self._ends or never_made
 
     def take_up(self, job: Job) -> None:
         if job.id not in self.running and job.id not in self._ends:
@@ -108,6 +121,12 @@ class Hosts:
         if job.id in self.running:
             self.end(job.id)
         self.reports.stopped(job)
+
+    def die(self) -> None:
+        """As when the host goes down: nothing is left, and nobody knows of it."""
+        self.running.clear()
+        self._ends.clear()
+        self._boot += 1
 
     def usage(self, job: Job) -> Usage:
         return UNKNOWN
@@ -154,6 +173,9 @@ class World:
         self.refused = set[str]()
         self.asked_for: dict[str, Request] = {}
         self.starts: list[str] = []
+        # The number of the last attempt of each, and those that somebody has stopped.
+        self._attempts: dict[str, int] = {}
+        self.stopped = set[str]()
         self.wrong: list[str] = []
         # Those that the front has refused.
         self._never: set[str] = set()
@@ -177,6 +199,11 @@ class World:
         self._journal.close()
         self.begin()
 
+    def host_dies(self) -> None:
+        """And comes up again."""
+        self.engine.die()
+        self.crash()
+
     def close(self) -> None:
         self._journal.close()
 
@@ -194,6 +221,7 @@ class World:
         name: str = "",
         after: Sequence[str] = (),
         outcome: AfterOutcome = AfterOutcome.UNSPECIFIED,
+        restart: Restart = ONCE,
     ) -> None:
         tenant = TENANTS[owner]
         asker = Asker((tenant,), "0a", 2**60)
@@ -205,6 +233,7 @@ class World:
             waiting=Waiting(queue, priority, 0.0, tuple(after), outcome),
             asker=asker,
             name=name,
+            restart=restart,
         )
         holders = self.holders(owner, name)
         self.asked_for[request.id] = request
@@ -236,7 +265,10 @@ class World:
         self.wrong += [
             words
             for words, so in (
-                ("started twice", job.id in self.starts),
+                ("started twice", job.attempt != self._attempts.get(job.id, 0) + 1),
+                ("started twice at once", job.id in self.engine.running),
+                ("started though stopped", job.id in self.stopped),
+                ("too often", not _may_be_anew(job)),
                 ("started though refused", job.id in self._never),
                 ("too early", any(not _fits(one, request.waiting.outcome) for one in before)),
                 ("over the quota", of_tenant >= self.quota[request.tenant]),
@@ -245,6 +277,7 @@ class World:
             if so
         ]
         self.starts.append(job.id)
+        self._attempts[job.id] = job.attempt
 
     def answer(self, count: int) -> None:
         """Say of so many that were asked about what holds now."""
@@ -259,6 +292,8 @@ class World:
 
     def stop(self, job_id: str) -> None:
         way = self.asked_for[job_id].stop
+        if (job := self.job(job_id)) is not None and job.state is not State.ENDED:
+            self.stopped.add(job_id)
         self.handle(requests.Stop(job_id, 0.0, way))
 
     def front_dies(self) -> None:
@@ -273,7 +308,7 @@ class World:
         return live.job if live is not None else self._journal.find(job_id)
 
     def waiting(self) -> set[str]:
-        found = {entry.id for entry, _ in self._journal.waiting()}
+        found = {entry.id for entry, *_ in self._journal.waiting()}
         return {one for one in found if (job := self.job(one)) and job.state is State.PENDING}
 
     def check(self) -> None:
@@ -290,7 +325,8 @@ class World:
             if job_id in self.engine.running:
                 assert job.state in (State.STARTING, State.RUNNING)
             elif job_id in self.starts:
-                assert job.state is State.ENDED
+                assert job.state is State.ENDED or (job.state is State.PENDING and job.attempts)
+                assert job.state is State.PENDING or _is_over(job, job_id in self.stopped)
             elif job.state is not State.PENDING:
                 assert job.reason in (Reason.STOPPED, Reason.REFUSED, Reason.DEPENDENCY_FAILED)
                 hopeless = job.reason is Reason.DEPENDENCY_FAILED
@@ -306,6 +342,30 @@ class World:
 def clock() -> Iterator[asyncio.Runner]:
     with asyncio.Runner(loop_factory=Clock) as runner:
         yield runner
+
+
+def _may_be_anew(job: Job) -> bool:
+    """Whether what is known of its attempts lets there be another."""
+    how = job.request.restart
+    for before in job.attempts:
+        lost = before.reason is Reason.LOST
+        failed = before.exit_status != 0
+        wanted = how.persist if lost else how.when is RestartWhen.ALWAYS
+        wanted = wanted or (failed and how.when is RestartWhen.ON_FAILURE and not lost)
+        if not wanted or before.failures > how.most or before.exit_status in how.final:
+            return False
+    return True
+
+
+def _is_over(job: Job, stopped: bool) -> bool:
+    """Whether a job that has begun has ended as it should."""
+    how = job.request.restart
+    if stopped or job.reason in (Reason.REFUSED, Reason.STOPPED) or job.detail.count("in a row"):
+        return True
+    if job.reason is Reason.LOST:
+        return not how.persist
+    well = job.exit_status == 0 and how.when is not RestartWhen.ALWAYS
+    return well or how.when is RestartWhen.NEVER or job.exit_status in how.final
 
 
 def _fits(job: Job | None, outcome: AfterOutcome) -> bool:
