@@ -34,6 +34,7 @@ _COMMANDS = {
     "top": ("top.top", "top"),
     "logs": ("commands.logs", "logs"),
     "forward": ("commands.forward", "forward"),
+    "cp": ("files.cp", "cp"),
     "rm": ("commands.remove", "remove"),
     "prune": ("commands.remove", "prune"),
     "schedule": ("schedules.schedule", "schedule"),

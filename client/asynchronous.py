@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from os import PathLike
 from pathlib import Path
 from typing import Any, Self, Unpack
 
@@ -199,6 +200,14 @@ class AsyncJob:
     async def send(self, data: bytes, *, end: bool = False) -> None:
         """Send it input; return when it has arrived. See Job.send."""
         await asyncio.to_thread(Job(self._client.client, self.id).send, data, end=end)
+
+    async def put(self, source: str | PathLike[str], path: str = "") -> None:
+        """Put a file into its directory. See Job.put."""
+        await asyncio.to_thread(Job(self._client.client, self.id).put, source, path)
+
+    async def get(self, path: str, target: str | PathLike[str] = ".") -> Path:
+        """Get a file out of its directory; where it is then. See Job.get."""
+        return await asyncio.to_thread(Job(self._client.client, self.id).get, path, target)
 
     async def output(self, stream: Stream = "both") -> bytes:
         """Return all output that there is now and is kept, without waiting for more."""

@@ -138,6 +138,31 @@ class Service:
         finally:
             call.cancel()
 
+    def put(
+        self, first: pb.PutRequest, requests: Iterator[pb.PutRequest]
+    ) -> Generator[pb.PutResponse, None, None]:
+        """Put a file into a job's directory; yields the server's answers. Closing ends the call.
+
+        The first of the requests names the job by its ID once the server has said it.
+        """
+        call = self._stub.Put(requests)
+        try:
+            with calling():
+                first.jobID = whole_id(call.initial_metadata(), first.jobID)
+                yield from call
+        finally:
+            call.cancel()
+
+    def get(self, request: pb.GetRequest) -> Generator[pb.GetResponse, None, None]:
+        """Get a file out of a job's directory, as `output` gets that. Closing ends the call."""
+        call = self._stub.Get(request)
+        try:
+            with calling():
+                request.jobID = whole_id(call.initial_metadata(), request.jobID)
+                yield from call
+        finally:
+            call.cancel()
+
     def output(
         self, request: pb.GetOutputRequest, opened: Opened = _left_open
     ) -> Generator[pb.GetOutputResponse, None, None]:

@@ -1,8 +1,9 @@
 """A remote server's jobs, for a program: what is public of it is in `jobworker.client`."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -12,6 +13,7 @@ from jobworker.client.connection import Notice, connect
 from jobworker.client.diagnosis import explained
 from jobworker.client.endpoint import DEFAULT_PORT, Endpoint
 from jobworker.client.errors import CallFailed, ClientError, JobFailed
+from jobworker.client.files import FileSink, get_file, put_file
 from jobworker.client.follow import outlast, read_output
 from jobworker.client.input import sending
 from jobworker.client.messages import (
@@ -231,6 +233,43 @@ class Job:
             if end:
                 sender.end()
 
+    def put(self, source: str | PathLike[str], path: str = "") -> None:
+        """Put a file into its directory: at `path`, or in that under its own name.
+
+        That takes the job's user's rights, and nothing outside of its directory. The file is
+        there as a whole, with its mode, or not at all. Raises OSError, too.
+        """
+        file = Path(source)
+        with self._explaining():
+            put_file(
+                self._client.service,
+                self.id,
+                file,
+                os.fsencode(path),
+                name=os.fsencode(file.name),
+                mode=file.stat().st_mode & 0o777,
+                outage=self._client.outage(),
+            )
+
+    def get(self, path: str, target: str | PathLike[str] = ".") -> Path:
+        """Get a file out of its directory: as `target`, or in that under its own name.
+
+        Returns where it is then. Raises OSError, too.
+        """
+        remote, place = os.fsencode(path), Path(target)
+        if place.is_dir():
+            place /= os.path.basename(path)  # noqa: PTH119 - of the server's paths
+        with self._explaining(), closing(FileSink(place, self.id, remote)) as sink:
+            get_file(self._client.service, self.id, remote, sink, outage=self._client.outage())
+        return place
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            raise explained(error, self._client.endpoint) from error
+
     def output(self, stream: Stream = "both") -> bytes:
         """Return all output that there is now and is kept, without waiting for more."""
         pieces = self.follow(stream, wait=False)
@@ -250,10 +289,8 @@ class Job:
         ended and what that wrote has come; without `wait` at what is there now.
         """
         request = output_request(self.id, stream, offset, wait=wait, until_exit=until_exit)
-        try:
+        with self._explaining():
             yield from map(kept, read_output(self._client.service, request, self._client.outage()))
-        except ClientError as error:
-            raise explained(error, self._client.endpoint) from error
 
     def lines(self, stream: Stream = "both", *, wait: bool = True) -> Iterator[str]:
         """Yield its lines as they are written, without their ends; bad UTF-8 becomes U+FFFD."""

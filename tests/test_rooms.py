@@ -123,6 +123,7 @@ ALLOWED = {
     "cli.display": "cli client proto",
     "cli.commands": "cli cli.display client proto",
     "cli.top": "cli cli.display client proto",
+    "cli.files": "cli cli.display client",
     "cli.schedules": "cli cli.commands cli.display client proto",
     "cli.setup": "authz authz.ca cli cli.display client proto",
     "cli.host": """

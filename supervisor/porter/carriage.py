@@ -4,9 +4,10 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
-from typing import Never, Self, TypeVar
+from typing import Annotated, Never, Self, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from jobworker.supervisor.errors import (
     CannotPlace,
@@ -30,6 +31,11 @@ _ERRORS: dict[str, type[SupervisorError]] = {
     porter.UNABLE: CannotPlace,
 }
 
+_Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+_Hash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+# Of a message that may have a path in it: what a status may hold is bounded.
+_MAX_WORDS = 2000
+
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 
@@ -46,29 +52,29 @@ class Parcel(msgspec.Struct, frozen=True):
 class Held(msgspec.Struct, frozen=True):
     """So many bytes of a file to put are there already."""
 
-    offset: int
+    offset: _Count
 
 
 class Stored(msgspec.Struct, frozen=True):
     """The file stands at its place."""
 
-    bytes: int
-    sha256: str
+    bytes: _Count
+    sha256: _Hash
 
 
 class Found(msgspec.Struct, frozen=True):
     """A file to get; its bytes from `offset` on follow. `version` tells it from what it was."""
 
-    size: int
-    mode: int
-    offset: int
-    version: str
+    size: _Count
+    mode: Annotated[int, Meta(ge=0, le=0o777)]
+    offset: _Count
+    version: Annotated[str, Meta(max_length=200)]
 
 
 class Sent(msgspec.Struct, frozen=True):
     """All has been sent; `sha256` is of the whole. With `changed` it was written to meanwhile."""
 
-    sha256: str
+    sha256: _Hash
     changed: bool
 
 
@@ -188,7 +194,7 @@ class Carriage:
         try:
             if kind == porter.FAILED:
                 failure = msgspec.json.decode(payload, type=_Failure)
-                raise _ERRORS.get(failure.kind, CannotPlace)(failure.message)
+                raise _ERRORS.get(failure.kind, CannotPlace)(failure.message[:_MAX_WORDS])
             if kind == porter.JSON:
                 return msgspec.json.decode(payload, type=form)
         except (msgspec.DecodeError, UnicodeDecodeError):

@@ -10,7 +10,7 @@ import pytest
 from jobworker.cli.main import cli
 
 CLIENT_COMMANDS = (
-    "start run stop signal status wait list logs whoami".split()  # noqa: SIM905 - easier to read
+    "start run stop signal status wait list logs cp whoami".split()  # noqa: SIM905 - easier to read
 )
 SLOW = {"grpc", "google.protobuf", "yaml", "casbin", "cryptography", "ssl", "msgspec"}
 

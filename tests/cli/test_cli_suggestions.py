@@ -22,6 +22,7 @@ from tests.support.server import JOBWORKER, Server
         ("strat", "start"),
         ("lgos", "logs"),
         ("whoiam", "whoami"),
+        ("scp", "cp"),
         ("xyzzy", None),
     ],
 )

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import socket
 import stat
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +15,7 @@ import pytest
 
 from jobworker.supervisor.config import SupervisorConfig
 from jobworker.supervisor.errors import (
+    CannotPlace,
     Exhausted,
     FileChanged,
     FileRefused,
@@ -391,5 +393,49 @@ def test_so_many_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         async with asyncio.timeout(SECONDS):
             while made._running.total():
                 await asyncio.sleep(0.01)
+
+    asyncio.run(scenario())
+
+
+HUGE = program.HEAD.pack(program.DATA, 2**32 - 1)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        HUGE,
+        program.HEAD.pack(program.JSON, 2**20),
+        b"",
+        b"J\0",
+        *(
+            program.HEAD.pack(kind, len(payload)) + payload
+            for kind, payload in (
+                (b"?", b"{}"),
+                (program.DATA, b"data"),
+                (program.JSON, b"no json"),
+                (program.JSON, b'{"size": -1}'),
+                (program.JSON, b'{"size": "1", "mode": 0, "offset": 0, "version": ""}'),
+                (program.JSON, b'{"size": -1, "mode": 0, "offset": 0, "version": ""}'),
+                (program.JSON, b'{"size": 1, "mode": 4095, "offset": 0, "version": ""}'),
+                (program.JSON, b"\xff"),
+                (program.FAILED, b"{}"),
+                (program.FAILED, b'{"kind": 1, "message": ""}'),
+            )
+        ),
+    ],
+)
+def test_what_a_porter_says_is_not_believed(said: bytes) -> None:
+    """It runs as a tenant's user."""
+
+    async def scenario() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            carriage = await Carriage.over(ours)
+            theirs.sendall(said)
+            theirs.shutdown(socket.SHUT_WR)
+            async with asyncio.timeout(SECONDS):
+                with pytest.raises((CannotPlace, SupervisorUnavailable)):
+                    await carriage.begin_get(b"file", 0, "")
+            carriage.close()
 
     asyncio.run(scenario())
