@@ -3,6 +3,8 @@
 # make coverage  which lines the tests reach, also in the processes that they start
 # make bench  the measurements, each beside what it is compared with
 # make venv   the environment in .venv, with the command in .venv/bin/jobworker
+# make package  the sdist and the wheel, in dist; the same bytes for the same commit
+# make man    the man pages, in build/man
 # make lock   requirements.lock anew, from the ranges in pyproject.toml
 # make vendor  others' scripts in console/static/vendor anew, by the hashes in .ci/vendor
 # make clean  removes what the others made
@@ -13,10 +15,11 @@ PYTEST_ARGS ?=
 # How many processes test; `logical` is one for each processor.
 PYTEST_WORKERS ?= logical
 BIN := $(VENV)/bin
+TOOLS := build/tools
 PACKAGES := authz cli client console grpc_api policies proto supervisor
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test coverage bench chaos guest venv lint types pytest vendor lock clean
+.PHONY: demo test coverage bench chaos guest venv lint types pytest package man vendor lock clean
 demo: venv
 	@$(BIN)/python docs/demo.py $(DEMO)
 
@@ -71,10 +74,27 @@ guest: venv
 vendor: venv
 	$(BIN)/python .ci/vendor pages
 
+# What only packages and the documentation's pages are made with.
+$(TOOLS)/.installed: .ci/tools.lock
+	@$(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/pip install -q --disable-pip-version-check --require-hashes -r .ci/tools.lock
+	@touch $@
+
+package: venv $(TOOLS)/.installed
+	rm -rf dist
+	$(BIN)/python .ci/package dist
+	$(TOOLS)/bin/twine check --strict dist/*
+
+man: venv
+	rm -rf build/man
+	$(BIN)/python docs/manual.py build/man
+
 lock:
 	test -x build/uv/bin/uv || { $(PYTHON) -m venv build/uv && build/uv/bin/pip install -q uv; }
 	build/uv/bin/uv pip compile -q --universal --python-version 3.11 --extra dev --generate-hashes \
 		--custom-compile-command 'make lock' --upgrade -o requirements.lock pyproject.toml
+	build/uv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command 'make lock' --upgrade -o .ci/tools.lock .ci/tools.in
 
 clean:
-	rm -rf $(VENV) $(DEMO) build job_worker.egg-info
+	rm -rf $(VENV) $(DEMO) build dist job_worker.egg-info
