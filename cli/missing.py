@@ -20,6 +20,7 @@ SERVER_MODULES = (
     "uuid_utils",
     "uvicorn",
     "uvloop",
+    "wsproto",
     "zstandard",
 )
 # What the extra `top` brings.

@@ -8,15 +8,27 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
+from starlette.websockets import WebSocket
 
 from jobworker.console.errors import http_status
 from jobworker.console.live import job as live_job
 from jobworker.console.live import jobs as live_jobs
+from jobworker.console.live import terminal as live_terminal
 from jobworker.console.live import usage as live_usage
-from jobworker.console.pages import job, jobs, me, policy, schedules, several, start, usage
+from jobworker.console.pages import (
+    job,
+    jobs,
+    me,
+    policy,
+    schedules,
+    several,
+    start,
+    terminal,
+    usage,
+)
 from jobworker.console.safety import Hosts, Safety
 from jobworker.console.site import Site
 from jobworker.grpc_api.guard.audit_trail import Caller
@@ -36,6 +48,7 @@ _READ: dict[str, _Page] = {
     "/usage": usage.usage,
     "/policy": policy.policy,
     "/me": me.me,
+    "/jobs/{job}/terminal": terminal.terminal,
     "/live/usage": live_usage.usage,
     "/live/jobs": live_jobs.jobs,
     "/live/jobs/{job}": live_job.job,
@@ -54,6 +67,7 @@ def application(site: Site, hosts: Hosts) -> ASGIApp:
         Route("/", _to_the_jobs),
         *_routes(site, _CHANGE.items(), "POST"),
         *_routes(site, _READ.items(), "GET"),
+        WebSocketRoute("/live/jobs/{job}/terminal", partial(_serve_socket, site)),
         Mount("/static", StaticFiles(directory=_STATIC)),
     ]
     handlers = {
@@ -71,6 +85,10 @@ def _routes(site: Site, pages: Iterable[tuple[str, _Page]], method: str) -> Iter
 
 async def _serve(site: Site, page: _Page, request: Request) -> Response:
     return await page(site, request, site.caller(request))
+
+
+async def _serve_socket(site: Site, socket: WebSocket) -> None:
+    await live_terminal.terminal(site, socket)
 
 
 async def _to_the_jobs(request: Request) -> Response:

@@ -17,6 +17,7 @@ from jobworker.supervisor import SupervisorError
 
 # The methods make no use of it.
 _NONE = cast(Any, None)
+_Answers = AsyncGenerator[pb.InputResponse, None]
 _Pieces = AsyncGenerator[pb.GetOutputResponse, None]
 
 
@@ -69,6 +70,17 @@ class Calls:
             aclosing(self.pieces(request)) as pieces,
         ):
             yield pieces
+
+    @asynccontextmanager
+    async def input(
+        self, first: pb.InputRequest, rest: AsyncIterator[pb.InputRequest], caller: Caller
+    ) -> AsyncIterator[AsyncIterator[pb.InputResponse]]:
+        """What Input answers to messages, within the block. Raises as `within` does."""
+        async with (
+            self.within("Input", first, caller),
+            aclosing(cast(_Answers, self._service.Input(first, rest))) as answers,
+        ):
+            yield answers
 
     def pieces(self, request: pb.GetOutputRequest) -> _Pieces:
         """What GetOutput gives, within the block of `within` that is about it."""

@@ -13,7 +13,7 @@ from hashlib import sha256
 
 import grpc
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -42,6 +42,8 @@ TOKEN = "token"  # noqa: S105 - the name of a field
 _SECRET_BYTES = 32
 # Those of RFC 9110, 9.2.1, that are served.
 _READING = {"GET", "HEAD"}
+# What an answer begins with, to a request and to one for a WebSocket that is refused.
+_BEGINNINGS = {"http.response.start", "websocket.http.response.start"}
 
 
 class Hosts:
@@ -91,16 +93,19 @@ class Safety:
 
         async def safely(message: Message) -> None:
             nonlocal begun
-            if message["type"] == "http.response.start":
+            if message["type"] in _BEGINNINGS:
                 begun = True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
                 headers.setdefault("cache-control", "no-store")
+            begun = begun or message["type"] == "websocket.accept"
             await send(message)
 
         headers = Headers(scope=scope)
-        if objection := self._objection(scope["method"], headers):
+        # One for a WebSocket is no reading: what comes by it, other sites' scripts could read.
+        method = scope["method"] if scope["type"] == "http" else "CONNECT"
+        if objection := self._objection(method, headers):
             await PlainTextResponse(objection, 403)(scope, receive, safely)
             return
         try:
@@ -153,7 +158,7 @@ class Tokens:
         if request.cookies.get(COOKIE) != cookie:
             response.set_cookie(COOKIE, cookie, secure=True, httponly=True, samesite="strict")
 
-    def check(self, request: Request, token: str, caller: Caller) -> None:
+    def check(self, request: HTTPConnection, token: str, caller: Caller) -> None:
         """Raise Refusal unless the token and the request's cookie are the user's."""
         given = f"{token} {request.cookies.get(COOKIE, '')}"
         expected = f"{self.of(caller)} {self._made('cookie', caller)}"

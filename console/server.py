@@ -1,4 +1,4 @@
-"""HTTP for the console, on a unix socket that only the edge reaches: uvicorn over h11."""
+"""HTTP and WebSockets for the console, on a unix socket that only the edge reaches: uvicorn."""
 
 import asyncio
 import contextlib
@@ -10,6 +10,7 @@ from typing import Any, cast
 from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 from uvicorn.server import ServerState
 
 from jobworker.grpc_api.errors import ListenError
@@ -19,6 +20,10 @@ _HEADER_BYTES = 32 * 1024
 # How long a connection may be idle between two requests.
 _IDLE_SECONDS = 75
 _BACKLOG = 512
+# Of one message of a WebSocket's.
+SOCKET_BYTES = 64 * 1024
+# A WebSocket that does not answer for so long is closed.
+_PING_SECONDS = 20.0
 
 
 class WebServer:
@@ -28,7 +33,12 @@ class WebServer:
         self._config = Config(
             cast(Any, app),
             http=_FromTheEdge,
-            ws="none",
+            ws=_SocketFromTheEdge,
+            ws_max_size=SOCKET_BYTES,
+            ws_ping_interval=_PING_SECONDS,
+            ws_ping_timeout=_PING_SECONDS,
+            # What is typed is short, and what is compressed beside a secret tells of it (CRIME).
+            ws_per_message_deflate=False,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -75,6 +85,15 @@ class _FromTheEdge(H11Protocol):
         self.timeout_keep_alive_task = self.loop.call_later(
             _IDLE_SECONDS, self.timeout_keep_alive_handler
         )
+
+
+class _SocketFromTheEdge(WSProtocol):
+    """The same of a connection that has become a WebSocket."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.client = (_peer(transport.get_extra_info("socket")), 0)
+        self.scheme = "wss"
 
 
 def _peer(connection: socket.socket) -> str:

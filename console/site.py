@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import HTMLResponse, Response
 
 from jobworker.console.audits import audits_some
@@ -54,7 +54,7 @@ class Site:
             auto_reload=False,
         )
 
-    def caller(self, request: Request) -> Caller:
+    def caller(self, request: HTTPConnection) -> Caller:
         """Who asks. Raises Refusal for a certificate that names nobody, or has too much open."""
         return caller_behind(self._clients, request.client.host if request.client else "")
 
@@ -78,6 +78,10 @@ class Site:
         template = self._templates.get_template("notice.html")
         text = template.render(me=None, path="", audits=False, title=title, words=words)
         return HTMLResponse(text, status)
+
+    def check_token(self, request: HTTPConnection, token: str, caller: Caller) -> None:
+        """Raise Refusal unless a page of ours, that was shown to the caller, has said this."""
+        self._tokens.check(request, token, caller)
 
     async def form(self, request: Request, caller: Caller) -> Mapping[str, str]:
         """The fields of a form of ours. Raises Refusal for another's, or what is none."""

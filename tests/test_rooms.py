@@ -150,8 +150,8 @@ DOORS = {
     "authz.workbench": "diff explanation lint",
     "cli.commands": "new_job",
     "cli.display": "attempts job lines progress rights sink table usage",
-    "console.live": "job jobs usage",
-    "console.pages": "acts job jobs me policy schedules several start usage views",
+    "console.live": "job jobs terminal usage",
+    "console.pages": "acts job jobs me policy schedules several start terminal usage views",
     "grpc_api.admin": "acts caller desk drain",
     "grpc_api.edge": "admission credentials edge output_connection peers tls",
     "grpc_api.guard": """

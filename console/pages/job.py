@@ -51,7 +51,7 @@ async def job(site: Site, request: Request, caller: Caller) -> Response:
     # Nothing is offered that would be refused.
     may = {
         action: judge(caller.identity, action, found).error is None
-        for action in ("output", "signal", "start", "stop")
+        for action in ("output", "signal", "start", "stop", "attach")
     }
     # Only one's own are started again.
     may["start"] = may["start"] and found.owner == caller.identity.common_name
@@ -69,12 +69,17 @@ async def job(site: Site, request: Request, caller: Caller) -> Response:
         over=read.ended and (read.output_complete or tail is None),
         acts=[name for name, one in ACTS.items() if may[one.action]],
         fitting=fitting(read.state),
+        terminal=may["attach"] and may["output"] and not read.ended and _has_terminal(read),
         key=secrets.token_hex(16),
         again=_again(read),
         tail=tail,
         points=json.dumps(site.samples.series(found.id)),
         live=f"/live/jobs/{found.id}?from={tail.end if tail else ''}",
     )
+
+
+def _has_terminal(job: JobStatus) -> bool:
+    return job.request.HasField("terminal")
 
 
 def _again(job: JobStatus) -> str:

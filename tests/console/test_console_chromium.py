@@ -20,6 +20,7 @@ PATHS = (
     *("/queue", "/schedules", "/start", "/usage", "/me", "/nothing"),
     *("/policy", "/policy?who=cn%3Dbob&action=stop&job=team-a%2Falice"),
 )
+ROWS = "document.querySelector('#terminal .xterm-rows').textContent"
 USED = "a[href], button, input:not([type=hidden]), select, textarea, [tabindex]"
 AUDITED = f"{POLICY}  - {{allow: audit, to: 'cn:alice', jobs: '*/*'}}\n"
 TEXT = "document.body.innerText"
@@ -127,6 +128,37 @@ def test_use_over_time_is_plotted(server: Server, page: Page, tmp_path: Path) ->
     assert page.complaints == []
 
 
+def test_a_terminal_is_typed_to(server: Server, page: Page, tmp_path: Path) -> None:
+    hostile = "\\033]0;run\\007\\033]52;c;aGk=\\007" + HOSTILE
+    script = f"printf '%b\\n' '{hostile}'; while read -r line; do echo got $line; stty size; done"
+    job = server.ask("alice", "start", "-t", "--", "sh", "-c", script)
+    page.open(f"/jobs/{job}")
+    page.value("document.querySelector('a[href$=terminal]').click()")
+    page.until("document.querySelector('#said')?.textContent === 'Open'")
+    page.until(f"{ROWS}.includes('<img src=x')")
+    page.type("hello\r")
+    page.until(f"{ROWS}.includes('got hello')")
+    for width, height in SIZES:
+        page.look(width, height, "light")
+        page.until(f"document.querySelector('.xterm-screen').clientWidth > {width * 0.7}")
+        page.look(width, height, "light", tmp_path / f"terminal-{width}.png")
+        assert fits(page), width
+    # The job's terminal is as wide as the page's.
+    page.type("\r")
+    page.until(f"/[0-9]+ 1[5-9][0-9]/.test({ROWS})")
+    assert "run" not in page.value("document.title")
+    assert page.value("document.querySelectorAll('#terminal img, #terminal script').length") == 0
+    # Out of it by the keyboard.
+    page.value(
+        "document.activeElement.dispatchEvent(new KeyboardEvent('keydown', "
+        "{ctrlKey: true, shiftKey: true, code: 'ArrowUp', key: 'ArrowUp', bubbles: true}))"
+    )
+    assert page.value("document.activeElement.closest('header') !== null")
+    server.ask("alice", "stop", job)
+    page.until("document.querySelector('#said').textContent === 'Closed: the job has ended'")
+    assert page.complaints == []
+
+
 def test_without_scripts_and_by_the_keyboard(server: Server, page: Page) -> None:
     job = server.ask("alice", "start", "--", "echo", "without a script")
     server.end("alice", job)
@@ -174,13 +206,14 @@ def test_everybody_can_use_it(server: Server, page: Page, scheme: str) -> None:
     words = ("--name", "nightly", "--cron", "30 2 * * *", "--replace")
     server.ask("alice", "schedule", "add", *words, "--", "true")
     job = server.ask("alice", "start", "--", "sh", "-c", "echo out; echo err >&2; sleep 1000")
-    for path in ("/jobs", f"/jobs/{job}", *PATHS):
+    shell = server.ask("alice", "start", "-t", "--", "sh")
+    for path in ("/jobs", f"/jobs/{job}", f"/jobs/{shell}/terminal", *PATHS):
         for width, height in SIZES:
             page.open(path)
             page.look(width, height, scheme)
             page.value(f"{AXE.read_text()}; 0")
             assert page.value("axe.run().then(found => found.violations)") == [], (path, width)
-    server.ask("alice", "stop", job)
+    server.ask("alice", "stop", job, shell)
 
 
 @pytest.mark.parametrize("path", ["/jobs", *PATHS])

@@ -81,6 +81,13 @@ class Page:
                 **text,
             )
 
+    def type(self, text: str) -> None:
+        """Press the keys of a text, one after another."""
+        for char in text:
+            key = {"\r": "Enter"}.get(char, char)
+            self._ask("Input.dispatchKeyEvent", type="keyDown", key=key, text=char)
+            self._ask("Input.dispatchKeyEvent", type="keyUp", key=key)
+
     def without_scripts(self) -> None:
         """Load the pages from here on without them."""
         self._ask("Emulation.setScriptExecutionDisabled", value=True)
