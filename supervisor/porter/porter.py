@@ -26,6 +26,7 @@ import fcntl
 import hashlib
 import json
 import os
+import select
 import socket
 import stat
 import struct
@@ -49,6 +50,7 @@ REFUSED, MISSING, NO_ROOM, CHANGED, BUSY, UNABLE = (
 PART = ".jobworker-part-"
 _HASH_CHARACTERS = 16
 _MAX_NAME = 255
+NICENESS = 10
 # For how long another porter with the same file is waited for: it may just have been left.
 BUSY_SECONDS = 5.0
 _LOOK_SECONDS = 0.02
@@ -128,6 +130,14 @@ def _exactly(line: socket.socket, count: int) -> bytes:
             raise EOFError
         pieces += piece
     return bytes(pieces)
+
+
+def check_wanted(line: socket.socket) -> None:
+    """Raise EOFError where nobody waits any more, for a porter that is busy without sending."""
+    poll = select.poll()
+    poll.register(line, select.POLLRDHUP)
+    if poll.poll(0):
+        raise EOFError
 
 
 def shown(path: bytes) -> str:
@@ -311,6 +321,8 @@ def get(line: socket.socket, roots: list[Root], asked: dict[str, Any]) -> None:
         digest.update(piece)
         if position >= offset:
             send(line, DATA, piece)
+        else:
+            check_wanted(line)
         position += len(piece)
     now = os.fstat(descriptor)
     changed = (now.st_mtime_ns, now.st_size) != (found.st_mtime_ns, found.st_size)
@@ -399,7 +411,7 @@ def put(
         descriptor = open_part(target, part)
         try:
             _fill(line, descriptor, asked, orders["min_free"], target)
-            digest = _digest_of(descriptor)
+            digest = _digest_of(line, descriptor)
             if digest != sha256:
                 raise Failed(
                     CHANGED, f"{shown(target.path)}: what has come is not what was to be sent"
@@ -458,12 +470,13 @@ def _check_room(descriptor: int, need: int, least: int, target: Target) -> None:
         )
 
 
-def _digest_of(descriptor: int) -> str:
-    """The hash of what is in the file, whoever wrote it."""
+def _digest_of(line: socket.socket, descriptor: int) -> str:
+    """The hash of what is in the file, whoever wrote it. Raises EOFError."""
     digest, position = hashlib.sha256(), 0
     while piece := os.pread(descriptor, CHUNK_BYTES, position):
         digest.update(piece)
         position += len(piece)
+        check_wanted(line)
     return digest.hexdigest()
 
 
@@ -508,4 +521,6 @@ def _tell(line: socket.socket, kind: str, message: str) -> None:
 
 if __name__ == "__main__":
     os.umask(0o077)
+    # It is in no job's cgroup: what it costs gives way to what has to be quick.
+    os.nice(NICENESS)
     serve(socket.socket(fileno=int(sys.argv[1])))

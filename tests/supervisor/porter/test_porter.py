@@ -29,7 +29,8 @@ from jobworker.supervisor.porter import porters
 from jobworker.supervisor.porter.carriage import Carriage, Found, Parcel, Sent, Stored
 from jobworker.supervisor.porter.places import Place, Places
 from jobworker.supervisor.porter.porters import Porters
-from tests.support.library import eventually
+from tests.support.file_systems import small_file_system
+from tests.support.library import eventually, running
 
 SECONDS = 60.0
 STRANGER = Account("stranger", 54321, 54321, (54321,), "/nonexistent", "")
@@ -437,5 +438,44 @@ def test_what_a_porter_says_is_not_believed(said: bytes) -> None:
                 with pytest.raises((CannotPlace, SupervisorUnavailable)):
                     await carriage.begin_get(b"file", 0, "")
             carriage.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_disk_that_is_full_is_told_of_and_freed(tmp_path: Path) -> None:
+    with small_file_system(tmp_path / "small", "1m") as small:
+        data = b"x" * 2_000_000
+        assert isinstance(refusal(lambda: put(place(small), "file", data)), Exhausted)
+        # What was there to fit when it began may have been taken meanwhile.
+        data = b"x" * 900_000
+
+        async def scenario() -> None:
+            async with carrying(place(small), put=True) as carriage:
+                await carriage.begin_put(parcel("file", data))
+                (small / "others").write_bytes(b"y" * 500_000)
+                await carriage.carry(data)
+                with pytest.raises(Exhausted, match="no space left"):
+                    await carriage.end_put()
+
+        asyncio.run(scenario())
+        assert names(small) == ["others"]
+        below = psutil.Process().children
+        eventually("the porters have gone", lambda: not any(running(one.pid) for one in below()))
+
+
+def test_a_porter_that_nobody_waits_for_ends_in_the_middle(tmp_path: Path) -> None:
+    """Who asks for the end of a large file, and goes, has not had it read all the same."""
+    with (tmp_path / "file").open("wb") as file:
+        file.truncate(2**42)
+
+    async def scenario() -> None:
+        made = new_porters()
+        async with carrying(place(tmp_path), put=False, made=made) as carriage:
+            version = (await carriage.begin_get(b"file", 0, "")).version
+        async with carrying(place(tmp_path), put=False, made=made) as carriage:
+            assert (await carriage.begin_get(b"file", 2**42 - 1, version)).offset == 2**42 - 1
+        async with asyncio.timeout(SECONDS):
+            while made._running.total():
+                await asyncio.sleep(0.01)
 
     asyncio.run(scenario())
