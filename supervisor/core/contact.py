@@ -83,9 +83,10 @@ class Contact:
         return live
 
     def _has_files(self, job_id: str) -> Job:
-        """The job whose files are to be carried, also one that has ended."""
-        job = self._begun(job_id)
-        if job.state is State.STARTING or not job.pid:
+        """The job whose files are to be carried, also one that has ended, or waits to go on."""
+        job = self._answers.find(job_id)
+        if not (job.state is State.STARTING or job.pid or job.attempts):
+            # Where it is to be, and as whom, has not been decided.
             raise NotRunning(f"job {job.id} has not been started: it has no files")
         return job
 

@@ -1,13 +1,15 @@
 """`jobworker cp`: files into jobs' directories and out of them, as people call both."""
 
 import os
+import pty
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from jobworker.cli.files.places import PlaceType, Remote
-from tests.support.server import DEADLINE_SECONDS, JOBWORKER, Server
+from tests.support.relay import relay_to
+from tests.support.server import DEADLINE_SECONDS, JOBWORKER, PORT, Server
 
 
 @pytest.fixture
@@ -160,3 +162,28 @@ def test_completion(server: Server, here: Path, there: Path) -> None:
     assert completed("jobworker cp weekly", 2) == ["plain,weekly-report:"]
     for words, number in (("jobworker cp ./week", 2), ("jobworker cp x ", 3)):
         assert [line.partition(",")[0] for line in completed(words, number)] == ["file"]
+
+
+def test_a_line_tells_how_far_it_is_on_a_terminal(
+    server: Server, here: Path, there: Path, job: str
+) -> None:
+    (there / "file").write_bytes(os.urandom(2_000_000))
+    ours, theirs = pty.openpty()
+    with relay_to((server.host, PORT), rate=1_000_000) as relay:
+        done = subprocess.run(
+            [JOBWORKER, "cp", f"{job}:file", "."],
+            cwd=here,
+            env=server.environment("alice", relay.address),
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+            timeout=DEADLINE_SECONDS,
+            check=False,
+        )
+    os.close(theirs)
+    told = os.read(ours, 65536)
+    os.close(ours)
+    assert done.returncode == 0
+    assert b"/s\r\x1b[K" in told
+    assert told.endswith(b"\r\x1b[K")
+    assert (here / "file").stat().st_size == 2_000_000

@@ -132,6 +132,24 @@ def test_a_job_that_has_not_been_started_has_no_files(alice: WorkerServiceStub) 
     assert "has not been started" in words[0]
 
 
+def test_a_job_that_waits_to_be_started_again_has_its_files(
+    alice: WorkerServiceStub, tmp_path: Path
+) -> None:
+    again = pb.RestartPolicy(when=pb.RESTART_WHEN_ALWAYS, delaySeconds=1000)
+    script = "echo made > file"
+    job_id = start(alice, "sh", "-c", script, workingDirectory=str(tmp_path), restart=again)
+
+    def waits() -> bool:
+        status = alice.QueryStatus(pb.QueryStatusRequest(jobID=job_id))
+        return bool(status.state == pb.JOB_STATE_PENDING)
+
+    until(waits)
+    assert get(alice, job_id, "file") == b"made\n"
+    put(alice, job_id, "other")
+    alice.Stop(pb.StopRequest(jobID=job_id))
+    assert get(alice, job_id, "other") == b"data"
+
+
 # -- going on -----------------------------------------------------------------------------------
 
 
