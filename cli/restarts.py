@@ -1,5 +1,6 @@
-"""Whether a new job is started again when it ends: the options, and what they amount to."""
+"""Whether a new job is started again, and how it is told that it is well: the options for that."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypedDict
 
 import click
@@ -23,6 +24,10 @@ class RestartOptions(TypedDict):
     healthy_after: float
     no_restart_on: tuple[int, ...]
     persist: bool
+    health_port: int | None
+    health_interval: float
+    health_start: float
+    health_retries: int | None
 
 
 _WHEN = {
@@ -80,7 +85,38 @@ RESTART_OPTIONS = (
         help="Start it again, too, after the service or the host went down while it ran.",
     ),
 )
-# Of a job that is not started again.
+HEALTH_OPTIONS = (
+    click.option(
+        "--health-port",
+        type=click.IntRange(1, 65535),
+        metavar="PORT",
+        help="It is ready when it takes connections at that TCP port of its own, and is ended "
+        "when it does no more.",
+    ),
+    click.option(
+        "--health-interval",
+        type=Seconds(),
+        default=0,
+        metavar="TIME",
+        help="Try that so often; by default every 5s.",
+    ),
+    click.option(
+        "--health-start",
+        type=Seconds(),
+        default=0,
+        metavar="TIME",
+        help="Give it so long to be ready; by default 1m.",
+    ),
+    click.option(
+        "--health-retries",
+        type=click.IntRange(1, 100),
+        metavar="N",
+        help="End it after so many tries in vain in a row; by default 3.",
+    ),
+)
+# Say nothing without a policy.
+_HOW = ("restart_max", "restart_delay", "restart_max_delay", "healthy_after", "no_restart_on")
+# Of a job that is not started again, and is well as long as it runs.
 NO_RESTART: RestartOptions = {
     "restart": "no",
     "restart_max": None,
@@ -89,6 +125,10 @@ NO_RESTART: RestartOptions = {
     "healthy_after": 0.0,
     "no_restart_on": (),
     "persist": False,
+    "health_port": None,
+    "health_interval": 0.0,
+    "health_start": 0.0,
+    "health_retries": None,
 }
 
 
@@ -98,10 +138,8 @@ def restart_policy(given: RestartOptions) -> "pb.RestartPolicy | None":
 
     if given["restart"] == "no":
         # To be started again after a loss, a job needs no other policy.
-        idle = {name: value for name, value in given.items() if value and not given["persist"]}
-        for name in idle.keys() & NO_RESTART.keys() - {"restart"}:
-            option = f"--{name.replace('_', '-')}"
-            raise click.UsageError(f"{option} says how --restart does it, which is not there")
+        idle = _HOW if not given["persist"] else ()
+        _only_with("--restart", given, idle)
     policy = pb.RestartPolicy(
         when=_WHEN[given["restart"]],
         maxRestarts=given["restart_max"],
@@ -112,6 +150,29 @@ def restart_policy(given: RestartOptions) -> "pb.RestartPolicy | None":
         persist=given["persist"],
     )
     return policy if policy.ListFields() else None
+
+
+def health_check(given: RestartOptions) -> "pb.HealthCheck | None":
+    """Return what the options ask for; None for a job without one."""
+    from jobworker.proto import workerservice_pb2 as pb
+
+    if given["health_port"] is None:
+        _only_with("--health-port", given, ("health_interval", "health_start", "health_retries"))
+        return None
+    return pb.HealthCheck(
+        port=given["health_port"],
+        intervalSeconds=given["health_interval"],
+        startSeconds=given["health_start"],
+        retries=given["health_retries"],
+    )
+
+
+def _only_with(needed: str, given: RestartOptions, names: Iterable[str]) -> None:
+    values: dict[str, object] = {**given}
+    for name in names:
+        if values[name]:
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{option} says how {needed} does it, which is not there")
 
 
 def warn_unless_known(service: "Service", request: "pb.StartRequest", job: str) -> None:

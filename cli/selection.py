@@ -22,6 +22,7 @@ STATES = ("pending", "starting", "running", "paused", "stopping", "ended")
 GOING_ON = STATES[:-1]
 REASONS = (
     *("exited", "signaled", "stopped", "lost", "timed_out", "output_limit", "out_of_memory"),
+    "unhealthy",
     *("refused", "queue_timeout", "cannot_start", "dependency_failed"),
 )
 

@@ -39,8 +39,8 @@ class JobStatus:
     """A job's status. The field names are the keys of the JSON form.
 
     `state` is pending, starting, running, paused, stopping or ended; `reason`, once ended, why:
-    exited, signaled, stopped, lost, timed_out, output_limit or out_of_memory; of one whose
-    turn never came, refused, queue_timeout, cannot_start or dependency_failed.
+    exited, signaled, stopped, lost, timed_out, output_limit, out_of_memory or unhealthy; of
+    one whose turn never came, refused, queue_timeout, cannot_start or dependency_failed.
     `exit_code`, once ended, is as a shell reports it, 128+N for signal N; a lost job has none.
     The end of the `command` is left out where `command_cut`. Of the `output_bytes`
     written, those before `output_begin` are not kept. `user` is the Unix user it
@@ -77,6 +77,7 @@ class JobStatus:
     inside: str | None
     attempt: int
     attempts: tuple[Attempt, ...]
+    ready: bool
     detail: str
 
     @property
@@ -118,6 +119,7 @@ def read_job(status: pb.QueryStatusResponse) -> JobStatus:
         inside=status.inside or None,
         attempt=status.attempt or 1,
         attempts=tuple(map(_attempt, status.attempts)),
+        ready=status.ready,
         detail=status.detail,
     )
 

@@ -52,6 +52,7 @@ class Reason(IntEnum):
     QUEUE_TIMEOUT = 9
     CANNOT_START = 10
     DEPENDENCY_FAILED = 11
+    UNHEALTHY = 12
 
 
 class Overflow(IntEnum):
@@ -223,6 +224,7 @@ class AfterOutcome(IntEnum):
     OK = 1
     ANY = 2
     FAIL = 3
+    READY = 4
 
 
 @dataclass(frozen=True)
@@ -291,6 +293,23 @@ class Restart:
 
 
 ONCE = Restart()
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """That somebody answers at a TCP port of a job; none where the port is 0.
+
+    Every `interval` seconds; within `start` seconds for the first time, and then not
+    `retries` times in a row not.
+    """
+
+    port: int = 0
+    interval: float = 0.0
+    start: float = 0.0
+    retries: int = 0
+
+
+UNCHECKED = HealthCheck()
 
 
 @dataclass(frozen=True)
@@ -375,7 +394,8 @@ class Request:
     `login` the user's login shell executes it. `inside` is the job in whose place it
     runs, or empty. `waiting` says where it waits for its turn, and `asker` whose rights
     are asked for again then. `name` is what people call it, or empty, and by its `labels`
-    they find it among others. `restart` says what happens when it ends.
+    they find it among others. `restart` says what happens when it ends,
+    `health` how it is told that it is ready.
     """
 
     id: str
@@ -403,6 +423,7 @@ class Request:
     name: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     restart: Restart = ONCE
+    health: HealthCheck = UNCHECKED
 
     @property
     def takes_input(self) -> bool:

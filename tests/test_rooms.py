@@ -174,7 +174,7 @@ DOORS = {
     "supervisor.local": "engine keeper_link",
     "supervisor.output": "follow limbo pump reader recorder segments",
     "supervisor.porter": "carriage places porter porters",
-    "supervisor.waiting": "names pending restarts schedules",
+    "supervisor.waiting": "health names pending restarts schedules",
 }
 
 # The keeper's own names for its children are changed by the one library that can.

@@ -9,7 +9,14 @@ import click
 
 from jobworker.cli.job_ids import JobID
 from jobworker.cli.quantities import MOST_COUNT, Bytes, Number, Seconds
-from jobworker.cli.restarts import NO_RESTART, RESTART_OPTIONS, RestartOptions, restart_policy
+from jobworker.cli.restarts import (
+    HEALTH_OPTIONS,
+    NO_RESTART,
+    RESTART_OPTIONS,
+    RestartOptions,
+    health_check,
+    restart_policy,
+)
 from jobworker.cli.signals import SignalNumber
 
 if TYPE_CHECKING:
@@ -158,7 +165,7 @@ _ON_DISCONNECT = {
 }
 # Has no schedule.
 _NOBODY = "nobody"
-_OUTCOMES = ("ok", "any", "fail")
+_OUTCOMES = ("ok", "any", "fail", "ready")
 _STOP_MODES = {"tree": "STOP_MODE_TREE", "main": "STOP_MODE_MAIN"}
 # What docker(1) calls a terminal of which nothing is known.
 KIND = "xterm"
@@ -285,7 +292,7 @@ _AFTER = (
         "after_outcome",
         type=click.Choice(_OUTCOMES),
         help="How these must have ended, or it ends unstarted: by exit with 0 (ok, by default), "
-        "in any way, or in any other (fail).",
+        "in any way, or in any other (fail); or, for as long as they run, that they are ready.",
     ),
 )
 _OF_THE_OTHER = {
@@ -360,10 +367,10 @@ _KEY = (
     ),
 )
 _OPTIONS = (
-    *(*_PROGRAM, _CWD, *_PLACE, *_AFTER, *RESTART_OPTIONS),
+    *(*_PROGRAM, _CWD, *_PLACE, *_AFTER, *RESTART_OPTIONS, *HEALTH_OPTIONS),
     *(*_OUTPUT, *_TYPED, *_NAME, *_KEY),
 )
-_OF_A_RUN = (*_PROGRAM, _CWD, *_PLACE, *RESTART_OPTIONS, *_OUTPUT, LABEL)
+_OF_A_RUN = (*_PROGRAM, _CWD, *_PLACE, *RESTART_OPTIONS, *HEALTH_OPTIONS, *_OUTPUT, LABEL)
 _OF_NOBODY = {
     "after": (),
     "after_outcome": None,
@@ -420,6 +427,7 @@ def start_request(job: JobOptions, *, stored: bool = False) -> "pb.StartRequest"
         ),
         loginEnvironment=job["login"],
         restart=restart_policy(job),
+        health=health_check(job),
     )
     variables = [_variable(text) for text in job["environment"]]
     # Whatever the locale, these are the bytes of this command's own arguments.

@@ -104,11 +104,19 @@ def job_text(job: JobStatus, now: datetime) -> str:
         "Stops by": _stop_text(job),
         "Limits": limits_text(job.limits),
         "Used": usage_text(job.usage) if job.usage else "",
+        "Ready": _ready_text(job),
         "Attempt": str(job.attempt) if job.attempts else "",
         "Before": attempts_text(job.attempts),
         "Detail": job.detail,
     }
     return "\n".join(f"{name + ':':<11}{printable(text)}" for name, text in rows.items() if text)
+
+
+def _ready_text(job: JobStatus) -> str:
+    """Whether it is, of a job with a health check that goes on."""
+    if job.ended or not job.request.HasField("health"):
+        return ""
+    return f"{'yes' if job.ready else 'no'}, as port {job.request.health.port} tells"
 
 
 def attempts_text(attempts: Sequence[Attempt]) -> str:
@@ -156,6 +164,7 @@ _WHY = {
     "timed_out": "timed out, ",
     "output_limit": "over its output limit, ",
     "out_of_memory": "out of memory, ",
+    "unhealthy": "its health check failed, ",
 }
 # Reasons why one that waited for its turn was not started.
 _NEVER_BEGUN = {

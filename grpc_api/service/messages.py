@@ -78,6 +78,7 @@ def status_message(job: JobSnapshot) -> pb.QueryStatusResponse:
         inside=job.inside,
         attempts=job.attempts,
         attempt=job.attempt,
+        ready=job.ready,
     )
     if job.state is State.ENDED:
         message.endedAt.CopyFrom(timestamp(job.ended_ns))

@@ -68,7 +68,8 @@ class Answers:
         gone = live.gone if live else not self._turn.unrecorded(job.id)
         if job.state is State.PENDING:
             job = replace(job, detail=self._explain(job.id))
-        return job_message(job, gone=gone, lived_ns=lived_ns.get(job.id, 0), most=most)
+        ready = live is not None and live.ready
+        return job_message(job, gone=gone, ready=ready, lived_ns=lived_ns.get(job.id, 0), most=most)
 
     def job(self, client: Client, seq: int, job_id: str) -> None:
         """Answer with one job, or that it is no longer there."""

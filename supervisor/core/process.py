@@ -75,6 +75,7 @@ async def _serve(config: SupervisorConfig, journal: Journal, keeper: KeeperLink)
     keeper.up()
     retired = await ending
     supervisor.turn.settle_all()
+    supervisor.health.close()
     supervisor.connections.close()
     supervisor.clients.close()
     # One more turn of the loop sends what the clients are still owed.

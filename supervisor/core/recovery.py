@@ -42,6 +42,8 @@ def _resume(supervisor: Supervisor, engine: Engine, job: Job) -> None:
     engine.take_up(job)
     if job.state.going_on or job.state is State.STOPPING:
         supervisor.arm_timeout(live)
+    if job.state.going_on:
+        supervisor.health.watch(live)
     if job.state is State.PAUSED:
         engine.pause(job)
     if job.state is State.STOPPING:

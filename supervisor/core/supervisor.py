@@ -47,6 +47,7 @@ from jobworker.supervisor.live.live_jobs import LiveJobs
 from jobworker.supervisor.live.quota_counts import quotas_over
 from jobworker.supervisor.live.starts import Starts
 from jobworker.supervisor.live.turn import Turn
+from jobworker.supervisor.waiting.health import Health
 from jobworker.supervisor.waiting.names import Names
 from jobworker.supervisor.waiting.pending import Pending
 from jobworker.supervisor.waiting.restarts import Restarts
@@ -113,6 +114,7 @@ class Supervisor:
         self.restarts = Restarts(
             engine, self.jobs, self.turn, self.pending, journal.clock.age_seconds, self._stop_inside
         )
+        self.health = Health(loop, engine, self.jobs, ready=self._is_ready, ill=self._is_ill)
         self._names = Names(self.jobs, self.pending, self.turn)
         self._answers = Answers(self.jobs, journal, self.turn, self.pending.explain)
         self._contact = Contact(engine, self.jobs, self._answers)
@@ -311,9 +313,19 @@ class Supervisor:
 
     def _started(self, live: LiveJob) -> None:
         self.arm_timeout(live)
+        self.health.watch(live)
         self._attendance.expect(live)
         if live.stop_after_start is not None:
             self.stop(live, *live.stop_after_start)
+
+    def _is_ready(self, live: LiveJob) -> None:
+        live.ready = True
+        self.turn.tell(live)
+        self.pending.ready(live)
+
+    def _is_ill(self, live: LiveJob, why: str) -> None:
+        live.job.detail = why
+        self.stop(live, None, Reason.UNHEALTHY)
 
     def _attend(self, client: Client, seq: int, call: requests.Attend) -> None:
         self._answers.find(call.id)

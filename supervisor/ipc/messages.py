@@ -15,6 +15,7 @@ from jobworker.supervisor.job import (
     ONCE,
     Asker,
     Attempt,
+    HealthCheck,
     Job,
     Overflow,
     Request,
@@ -67,7 +68,9 @@ _input_name = cache(pb.InputMode.Name)
 _restart_name = cache(pb.RestartWhen.Name)
 
 
-def job_message(job: Job, *, gone: bool, lived_ns: int = 0, most: int = MAX_ARGV_BYTES) -> ipc.Job:
+def job_message(
+    job: Job, *, gone: bool, ready: bool = False, lived_ns: int = 0, most: int = MAX_ARGV_BYTES
+) -> ipc.Job:
     """A job as clients see it, with at most so many bytes of its command line."""
     argv, cut = _cut(job.request.argv, most)
     # Another attempt follows, and its output.
@@ -102,6 +105,7 @@ def job_message(job: Job, *, gone: bool, lived_ns: int = 0, most: int = MAX_ARGV
         inside=job.request.inside,
         attempts=[] if listed else map(_attempt_message, job.attempts),
         attempt=job.attempt,
+        ready=ready and job.state.going_on,
     )
 
 
@@ -163,6 +167,7 @@ def request_message(request: Request) -> pb.StartRequest:
         name=request.name,
         labels=request.labels,
         restart=restart_message(request.restart) if request.restart != ONCE else None,
+        health=health_message(request.health) if request.health.port else None,
     )
 
 
@@ -194,6 +199,16 @@ def restart_message(restart: Restart) -> pb.RestartPolicy:
         healthySeconds=restart.healthy,
         finalExitCodes=restart.final,
         persist=restart.persist,
+    )
+
+
+def health_message(check: HealthCheck) -> pb.HealthCheck:
+    """How is told whether a job is ready, as it is told."""
+    return pb.HealthCheck(
+        port=check.port,
+        intervalSeconds=check.interval,
+        startSeconds=check.start,
+        retries=check.retries,
     )
 
 

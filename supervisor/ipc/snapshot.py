@@ -31,6 +31,7 @@ class JobSnapshot:
     the job has changed since, and that this could not be put on record, as on a full disk.
     `inside` is the job in whose place it runs, or empty. `attempts` are those before
     the one with the number `attempt`, in the contract's words; a list tells the number alone.
+    `ready` says that it runs, and that its health check has passed if it has one.
     """
 
     id: str
@@ -61,6 +62,7 @@ class JobSnapshot:
     inside: str
     attempts: tuple[pb.Attempt, ...] = ()
     attempt: int = 1
+    ready: bool = False
 
     @property
     def ended(self) -> bool:
@@ -122,6 +124,7 @@ class JobSnapshot:
             inside=job.inside,
             attempts=tuple(_copy(attempt) for attempt in job.attempts),
             attempt=job.attempt or 1,
+            ready=job.ready,
         )
 
 

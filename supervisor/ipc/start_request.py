@@ -39,6 +39,11 @@ USUAL_DELAY = 1.0
 USUAL_LONGEST_DELAY = 300.0
 USUAL_HEALTHY = 60.0
 MAX_DELAY_SECONDS = 86400.0
+# When a job's health is looked at; seconds.
+LEAST_INTERVAL, USUAL_INTERVAL, MOST_INTERVAL = 0.1, 5.0, 3600.0
+USUAL_START = 60.0
+USUAL_RETRIES, MOST_RETRIES = 3, 100
+MAX_PORT = 65535
 # So many jobs another may come after.
 MOST_AFTER = 1000
 # The program's name, the first of its arguments: it is a field of its own to most callers.
@@ -83,6 +88,7 @@ def check_start(order: ipc.Start) -> job.Request:
         name=checked_job_name(asked.name),
         labels=_labels(asked),
         restart=_restart(asked, inside=bool(order.inside)),
+        health=_health(asked),
     )
 
 
@@ -192,6 +198,25 @@ def _restart(asked: pb.StartRequest, *, inside: bool) -> job.Restart:
             raise InvalidRequest(problem, "restart.finalExitCodes")
     final = tuple(sorted(set(given.finalExitCodes)))
     return job.Restart(when, most, delay, longest, healthy, final, given.persist)
+
+
+def _health(asked: pb.StartRequest) -> job.HealthCheck:
+    if not asked.HasField("health"):
+        return job.UNCHECKED
+    given = asked.health
+    if not 1 <= given.port <= MAX_PORT:
+        problem = f"{given.port} is no TCP port, which is from 1 to {MAX_PORT}"
+        raise InvalidRequest(problem, "health.port")
+    interval = given.intervalSeconds or USUAL_INTERVAL
+    if not LEAST_INTERVAL <= interval <= MOST_INTERVAL:
+        problem = f"{interval:g} s is not between {LEAST_INTERVAL:g} and {MOST_INTERVAL:g}"
+        raise InvalidRequest(problem, "health.intervalSeconds")
+    start = _seconds("a start", given.startSeconds, MAX_DELAY_SECONDS, "health.startSeconds")
+    retries = given.retries or USUAL_RETRIES
+    if not 1 <= retries <= MOST_RETRIES:
+        problem = f"{retries} retries are not between 1 and {MOST_RETRIES}"
+        raise InvalidRequest(problem, "health.retries")
+    return job.HealthCheck(given.port, interval, start or USUAL_START, retries)
 
 
 def _labels(asked: pb.StartRequest) -> dict[str, str]:

@@ -10,7 +10,8 @@ class LiveJob:
     """`gone` says that no process of the job is left, `being_stopped` that its tree is being ended.
 
     `stop_after_start` is the grace, the reason and the way of a stop that came too early. One that
-    has `waited` was on record before its start: a start that fails is its end.
+    has `waited` was on record before its start: a start that fails is its end. One that is
+    `ready` runs, and its health check has passed.
     """
 
     job: Job
@@ -18,6 +19,7 @@ class LiveJob:
     being_stopped: bool = False
     stop_after_start: tuple[float, Reason, StopWay] | None = None
     waited: bool = False
+    ready: bool = False
 
     @property
     def over(self) -> bool:

@@ -1,7 +1,7 @@
 """Jobs that come after others: none of them is in a queue before these have ended."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -33,9 +33,19 @@ class After:
         # Those with a name, by owner and name.
         self._named: dict[tuple[str, str], str] = {}
 
-    def add(self, entry: Entry, outcome: AfterOutcome, others: Mapping[str, Job | None]) -> Settled:
-        """Have a job wait for others: those that have ended as they are, None for the rest."""
-        held = _Held(entry, outcome, frozenset(others), set(others))
+    def add(
+        self,
+        entry: Entry,
+        outcome: AfterOutcome,
+        others: Mapping[str, Job | None],
+        ready: Collection[str] = (),
+    ) -> Settled:
+        """Have a job wait for others: those that have ended as they are, None for the rest.
+
+        Those that are `ready` are waited for no more by who waits for that.
+        """
+        left = set(others) - set(ready if outcome is AfterOutcome.READY else ())
+        held = _Held(entry, outcome, frozenset(others), left)
         self._held[entry.id] = held
         if entry.name:
             self._named[entry.owner, entry.name] = entry.id
@@ -52,10 +62,21 @@ class After:
             settled.in_vain.extend(found.in_vain)
         return settled
 
+    def ready(self, job_id: str) -> Settled:
+        """What comes of it that this one is ready."""
+        settled = Settled([], [])
+        for waiting in sorted(self._waiting.get(job_id, ())):
+            held = self._held[waiting]
+            if held.outcome is AfterOutcome.READY:
+                held.left.discard(job_id)
+                settled.ready.extend(self._settled(held, ()).ready)
+        return settled
+
     def _settled(self, held: _Held, ended: Iterable[Job]) -> Settled:
         for job in ended:
+            met = held.outcome is AfterOutcome.READY and job.id not in held.left
             held.left.discard(job.id)
-            if why := _in_vain(held.outcome, job):
+            if not met and (why := _in_vain(held.outcome, job)):
                 self.discard(held.entry.id)
                 return Settled([], [(held.entry, why)])
         if held.left:
@@ -89,8 +110,12 @@ class After:
         if held is None:
             return ""
         one, *more = sorted(held.left)
-        others = f" and {len(more)} more, which have" if more else ", which has"
-        return f"it comes after job {one}{others} not ended"
+        are = "have" if more else "has"
+        what = f"{are} not ended"
+        if held.outcome is AfterOutcome.READY:
+            what = f"{'are' if more else 'is'} not ready"
+        others = f" and {len(more)} more" if more else ""
+        return f"it comes after job {one}{others}, which {what}"
 
     def __len__(self) -> int:
         return len(self._held)

@@ -241,7 +241,17 @@ class Pending:
             self._queue.add(entry)
             return
         others = {other: self._outcome(other) for other in waiting.after}
-        self._settle(self._after.add(entry, waiting.outcome, others))
+        ready = [other for other in others if self._is_ready(other)]
+        self._settle(self._after.add(entry, waiting.outcome, others, ready))
+
+    def ready(self, live: LiveJob) -> None:
+        """For some it is time who were to come after it."""
+        self._settle(self._after.ready(live.job.id))
+        self.look_soon()
+
+    def _is_ready(self, job_id: str) -> bool:
+        live = self._jobs.get(job_id)
+        return live is not None and live.ready and live.job.state.going_on
 
     def _is_there(self, job_id: str) -> bool:
         return self._jobs.get(job_id) is not None or self._journal.find(job_id) is not None
