@@ -113,6 +113,8 @@ class Place(NamedTuple):
         if any(field.name == "terminal" for field in self.path):
             terminal = _start_of(message).terminal
             terminal.rows, terminal.columns = 24, 80
+        if any(field.name == "health" for field in self.path):
+            _start_of(message).health.port = 80
         for field in self.path[:-1]:
             inner = getattr(request, field.name)
             request = inner.add() if field.is_repeated else inner
