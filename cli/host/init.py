@@ -1,8 +1,6 @@
 """`jobworker init`: a first server on this host, from nothing."""
 
-import grp
 import os
-import pwd
 import shutil
 import socket
 import subprocess
@@ -279,6 +277,10 @@ def _make(server: FirstServer) -> None:
 
 
 def _make_accounts(server: FirstServer) -> None:
+    # Other systems have none.
+    import grp
+    import pwd
+
     if server.front_user is None or server.group is None:
         return
     try:
@@ -325,6 +327,8 @@ def _make_certificates(server: FirstServer, made: _Made) -> None:
     for file in (authority.certificate, authority.revocations):
         made.file(server.tls / file.name, file.read_bytes())
     if server.front_user:
+        import pwd
+
         group = pwd.getpwnam(server.front_user).pw_gid
         os.chown(server.tls, -1, group)
         os.chown(server.tls / "server.key", -1, group)

@@ -1,7 +1,6 @@
 """`jobworker admin offboard`: somebody leaves, and nothing of theirs goes on."""
 
 import os
-import pwd
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -131,6 +130,9 @@ def _check(user: str, directory: Path | None, *, revoked: bool) -> None:
 
 def _oneself(environ: Mapping[str, str]) -> set[str]:
     """The names of who calls: on this host, before sudo, and in their own certificate."""
+    # Other systems have none.
+    import pwd
+
     names = {environ.get("SUDO_USER", ""), environ.get("DOAS_USER", "")}
     with suppress(KeyError):
         names.add(pwd.getpwuid(os.getuid()).pw_name)
