@@ -22,6 +22,9 @@ from jobworker.cli.options import OutputFormat, output_option, say_json
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 _CA_DAYS, _SERVER_DAYS, _USER_DAYS = 3650, 365, 365
 _LISTEN = "127.0.0.1:50051"
+# The unit of the Debian package, which is for these settings.
+_PACKAGED = Path("/lib/systemd/system/jobworker.service")
+_PACKAGED_SETTINGS = Path("/etc/jobworker/server.yaml")
 
 
 @click.command()
@@ -169,7 +172,7 @@ def _is_own(*, as_me: bool) -> bool:
 
 def _systemd() -> Path | None:
     # As sd_booted(3) has it.
-    there = _is_root() and Path("/run/systemd/system").is_dir()
+    there = _is_root() and Path("/run/systemd/system").is_dir() and not _PACKAGED.exists()
     return Path("/etc/systemd/system") if there else None
 
 
@@ -369,7 +372,8 @@ def _told(server: FirstServer, warnings: list[str], *, dry: bool) -> dict[str, o
 
 def _next(server: FirstServer) -> list[str]:
     """What is left to type."""
-    if server.units is not None:
+    packaged = _PACKAGED.exists() and server.settings == _PACKAGED_SETTINGS
+    if server.units is not None or packaged:
         lines = ["Start it:", "  systemctl daemon-reload && systemctl enable --now jobworker"]
     else:
         lines = ["Start it:", f"  jobworker serve --config {quote(str(server.settings))}"]
