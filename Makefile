@@ -4,6 +4,7 @@
 # make bench  the measurements, each beside what it is compared with
 # make venv   the environment in .venv, with the command in .venv/bin/jobworker
 # make package  the sdist and the wheel, in dist; the same bytes for the same commit
+# make deb    a Debian package beside them, for the /usr/bin/python3 here
 # make man    the man pages, in build/man
 # make lock   requirements.lock anew, from the ranges in pyproject.toml
 # make vendor  others' scripts in console/static/vendor anew, by the hashes in .ci/vendor
@@ -19,7 +20,7 @@ TOOLS := build/tools
 PACKAGES := authz cli client console grpc_api policies proto supervisor
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test coverage bench chaos guest venv lint types pytest package man vendor lock clean
+.PHONY: demo test coverage bench chaos guest venv lint types pytest package deb man vendor lock clean
 demo: venv
 	@$(BIN)/python docs/demo.py $(DEMO)
 
@@ -84,6 +85,9 @@ package: venv $(TOOLS)/.installed
 	rm -rf dist
 	$(BIN)/python .ci/package dist
 	$(TOOLS)/bin/twine check --strict dist/*
+
+deb: package
+	$(BIN)/python .ci/deb dist
 
 man: venv
 	rm -rf build/man
