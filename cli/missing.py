@@ -10,6 +10,7 @@ SERVER_MODULES = (
     "cronsim",
     "cryptography",
     "grpc_health",
+    "grpc_reflection",
     "h11",
     "jinja2",
     "msgspec",

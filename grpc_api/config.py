@@ -218,7 +218,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     `jobs` are the fields of SupervisorConfig but for state_dir. `output` limits
     what is kept of each job's output. `front_user` is the Unix user of the
-    process that faces the network, where root starts the server.
+    process that faces the network, where root starts the server. With `reflection` users'
+    tools may ask what the contract is.
     """
 
     state_dir: str
@@ -233,6 +234,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     metrics: MetricsConfig = MetricsConfig()
     console: ConsoleConfig = ConsoleConfig()
     log: LogConfig = LogConfig()
+    reflection: bool = False
     jobs: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def address(self) -> tuple[str, int]:

@@ -39,7 +39,7 @@ from jobworker.grpc_api.service.service import WorkerService
 from jobworker.grpc_api.service.turns import Turns
 from jobworker.grpc_api.upkeep.expiry import watch_expiry
 from jobworker.grpc_api.upkeep.file_watch import FileWatch
-from jobworker.grpc_api.upkeep.health import Health
+from jobworker.grpc_api.upkeep.health import Health, watch_supervisor
 from jobworker.grpc_api.upkeep.memory import KEPT_BYTES, give_back_freed_memory
 from jobworker.grpc_api.upkeep.reload import keep_reloading, policy_files, policy_source, tls_source
 from jobworker.proto.workerservice_pb2_grpc import add_WorkerServiceServicer_to_server
@@ -144,6 +144,11 @@ async def _serve(config: ServerConfig, line: Line) -> None:
     turns = Turns(policy, config.quotas, trail, revoked=edge.revoked, drained=lambda: drain.words)
     supervisor.judge_turns(turns.judge)
     add_HealthServicer_to_server(health, server)
+    if config.reflection:
+        # Those who do without need not wait for the import.
+        from jobworker.grpc_api.service.reflection import add_reflection
+
+        add_reflection(server)
     server.add_insecure_port(f"unix:{backend}")
     await server.start()
     edge.serve_output(_output_service(config, guard, calls, supervisor).serve)
@@ -169,6 +174,7 @@ async def _serve(config: ServerConfig, line: Line) -> None:
         supervisor,
         keep_reloading(watch, sources, health.tell),
         watch_expiry(edge, files, health.tell),
+        watch_supervisor(supervisor, health.tell),
         keep_recording(supervisor, trail, config.audit),
         give_back_freed_memory(),
     )

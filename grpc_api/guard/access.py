@@ -9,6 +9,7 @@ import grpc
 from jobworker.authz.identity import Identity
 from jobworker.authz.policy.in_force import PolicyInForce
 from jobworker.authz.policy.policy import Decision, JobFacts, Policy
+from jobworker.authz.policy.rights import rights_of
 from jobworker.grpc_api.guard.references import Named, Newest, Part, Whole, candidates, reference
 from jobworker.grpc_api.guard.refusal import Refusal, invalid
 from jobworker.proto import ipc_pb2 as ipc
@@ -115,6 +116,16 @@ class Access(NamedTuple):
         about = _facts_of_start(identity, request, tenant)
         takes_input = bool(request.input) or request.HasField("terminal")
         return start_verdict(policy, identity, about, job_id, takes_input=takes_input)
+
+    def judge_anything(self, identity: Identity, action: str) -> Verdict:
+        """For what takes no right of its own: whether the caller has any at all."""
+        policy = self.authority.policy
+        allowed = any(right.rule.effect == "allow" for right in rights_of(policy, identity))
+        words = "some rule allows" if allowed else "no rule of the policy allows"
+        reason = f"{action} to cn={identity.common_name}: {words} them something"
+        decision = Decision(allowed=allowed, reason=reason, rule=None)
+        refusal = None if allowed else denial(decision)
+        return Verdict(action, "", _NOBODYS, decision, policy.version, refusal)
 
     def each_job(self, action: str) -> Verdict:
         """For an action on many jobs, to each of which the method asks for the right."""

@@ -109,7 +109,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
             return handler
         service, _, method = handler_call_details.method.removeprefix("/").partition("/")
         if service != SERVICE:
-            return wrapped(handler, self._guard_other)
+            other = self._guard_reflection if handler.request_streaming else self._guard_other
+            return wrapped(handler, other)
         guard = self._guard_unary
         if handler.request_streaming:
             guard = self._guard_both_ways
@@ -139,6 +140,27 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
                 check_parsed(request)
                 async with self._open.serving(lasting=True):
                     return await behaviour(request, context)
+            except Refusal as error:
+                await refuse(context, error)
+
+        return guarded
+
+    def _guard_reflection(self, behaviour: Any) -> Any:
+        """Let those ask what the contract is who may do something that is in it."""
+
+        async def guarded(requests: AsyncIterator[Any], context: _Context) -> None:
+            try:
+                caller = self._authenticate(context)
+                verdict = self._access.judge_anything(caller.identity, "reflect")
+                self._trail.require(caller, verdict)
+                if verdict.error is not None:
+                    raise verdict.error
+                async with (
+                    self._open.serving(lasting=True),
+                    aclosing(behaviour(parsed(requests), context)) as responses,
+                ):
+                    async for response in responses:
+                        await self._deliver(response, context)
             except Refusal as error:
                 await refuse(context, error)
 
