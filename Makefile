@@ -1,7 +1,7 @@
 # make demo   the whole story on this machine, from nothing
 # make test   lint, types and tests
 # make coverage  which lines the tests reach, also in the processes that they start
-# make bench  the measurements, each beside what it is compared with
+# make bench  the measurements, each beside what it is compared with; make bench console  one of them
 # make venv   the environment in .venv, with the command in .venv/bin/jobworker
 # make package  the sdist and the wheel, in dist; the same bytes for the same commit
 # make deb    a Debian package beside them, for the /usr/bin/python3 here
@@ -26,8 +26,15 @@ demo: venv
 
 test: lint types pytest
 
+# The words behind bench are parts of it: make bench console.
+ifeq (bench,$(firstword $(MAKECMDGOALS)))
+PARTS := $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
+.PHONY: $(PARTS)
+$(PARTS): bench ; @:
+endif
+
 bench: venv
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench $(PARTS)
 
 venv: $(STAMP)
 

@@ -10,9 +10,11 @@ import re
 import shlex
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,7 @@ NOT_THERE, REFUSED = 3, 4
 SERVER = """\
 state_dir: state
 listen: localhost:0        # any free port
+console: {listen: "localhost:0"}
 policy: policy.yaml
 tls:
   certificate: ca/localhost.crt
@@ -51,6 +54,13 @@ rules:
     jobs: "{ou}/{cn}"
     command: /usr/bin/sleep
 """
+# What the console takes after the demo, when the port may be chosen.
+OPEN_IT = """\
+To look at it in a browser: cd {directory} && {jobworker} serve --config console.yaml
+then import alice.p12 (passphrase: demodemo) and ca/ca.crt, and open https://localhost:8443
+(where to import them: docs/console.md)"""
+CONSOLE = "localhost:8443"
+PASSPHRASE = "demodemo"  # noqa: S105 - of a demo
 COUNT = "for i in 1 2 3; do echo line $i; sleep 0.3; done; exit 3"
 # Two processes that try to outlive their stop: each in a session of its own,
 # the second without its parent. The demo finds them by their name.
@@ -69,12 +79,12 @@ class Demo:
     """Runs commands in a directory, for everybody to see."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self.address = ""
 
     def write(self, name: str, text: str) -> None:
         """Write a file and show it."""
-        (self._directory / name).write_text(text)
+        (self.directory / name).write_text(text)
         print(f"  {name}:")
         _indented(text)
 
@@ -88,7 +98,7 @@ class Demo:
         print(f"  {user}$ jobworker {command}", flush=True)
         done = subprocess.run(
             [JOBWORKER, *shlex.split(command)],
-            cwd=self._directory,
+            cwd=self.directory,
             env=self._environment(user),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -105,14 +115,33 @@ class Demo:
             raise StepFailed(f"it should print something like {shows!r}")
         return done.stdout.strip()
 
+    def look(self, path: str, user: str, shows: str) -> None:
+        """Get a page of the console's as the user's browser does. Raises StepFailed."""
+        log = (self.directory / "server.log").read_text()
+        found = re.search(r"the console is at https://.*:(\d+)$", log, re.MULTILINE)
+        if found is None:
+            raise StepFailed(f"the server has no console:\n{log}")
+        context = ssl.create_default_context(cafile=self.directory / "ca/ca.crt")
+        context.set_alpn_protocols(["http/1.1"])
+        context.load_cert_chain(
+            self.directory / f"ca/{user}.crt", self.directory / f"ca/{user}.key"
+        )
+        address = f"https://localhost:{found[1]}{path}"
+        print(f"  {user}'s browser: {address}", flush=True)
+        with urllib.request.urlopen(address, context=context, timeout=COMMAND_SECONDS) as answer:
+            page = answer.read().decode()
+        if shows not in page:
+            raise StepFailed(f"the page should show {shows!r}")
+        _indented(f"({len(page)} bytes of HTML, with {shows!r} in it)")
+
     @contextmanager
     def server(self) -> Iterator[None]:
         """Run a server until the block ends; sets `address`."""
         print("  $ jobworker serve --config server.yaml &", flush=True)
-        log = self._directory / "server.log"
+        log = self.directory / "server.log"
         with log.open("w") as stderr:
             process = subprocess.Popen(
-                [JOBWORKER, "serve", "--config", "server.yaml"], cwd=self._directory, stderr=stderr
+                [JOBWORKER, "serve", "--config", "server.yaml"], cwd=self.directory, stderr=stderr
             )
         try:
             self.address = _address(process, log)
@@ -148,10 +177,12 @@ def main() -> int:
             run_a_job(demo)
             stop_a_tree(demo)
             refuse_another_tenant(demo)
+            open_the_console(demo)
     except (StepFailed, subprocess.TimeoutExpired) as error:
         print(f"\nThe demo failed: {error}\nThe server's log: {directory}/server.log")
         return 1
     print(f"\nThat was all of it. The server has ended; its files are in {directory}.")
+    print(OPEN_IT.format(directory=directory, jobworker=JOBWORKER))
     return 0
 
 
@@ -196,6 +227,18 @@ def refuse_another_tenant(demo: Demo) -> None:
     demo.run("list --quiet", "bob", shows="^$")
     demo.run("run -- /usr/bin/sleep 0.1", "bob")
     demo.run("list", "alice", shows=f"{job[-8:]} .* running ")
+
+
+def open_the_console(demo: Demo) -> None:
+    """Show Alice's jobs as her browser gets them."""
+    _title("The same in a browser: Alice's certificate as browsers import it, and her list")
+    (demo.directory / "passphrase").write_text(PASSPHRASE)
+    demo.run("cert export --p12 alice.p12 --passphrase-file passphrase", "alice")
+    demo.look("/jobs", "alice", shows="exited with 3")
+    # For whoever wants to see it themselves, later.
+    settings = (demo.directory / "server.yaml").read_text()
+    settings = settings.replace('{listen: "localhost:0"}', f'{{listen: "{CONSOLE}"}}')
+    (demo.directory / "console.yaml").write_text(settings)
 
 
 def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:

@@ -3,6 +3,7 @@
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,12 +43,22 @@ def _measure(directory: Path, server: Server) -> None:
         f"a line, from write(2) to the browser: p50 {statistics.median(late) * 1e3:.1f} ms, "
         f"worst {max(late) * 1e3:.1f} ms (goal: 50)"
     )
+    _open_pages(server, "lists", "/live/jobs", "jobs")
+    jobs = [server.ask(f"user{number}", "start", "--", "sleep", "1000") for number in range(USERS)]
+    _open_pages(server, "pages of running jobs", "/live/jobs/{job}?from=0", "usage", jobs)
+
+
+def _open_pages(
+    server: Server, what: str, path: str, first: str, jobs: Sequence[str] = ("",) * USERS
+) -> None:
+    """Have many open at once; what they cost while nothing happens."""
     with ExitStack() as open_pages:
-        for number in range(USERS):
+        for number, job in enumerate(jobs):
             other = browser(server, f"user{number}")
             for _ in range(PAGES_OF_EACH):
-                open_pages.enter_context(other.events("/live/jobs")).until("jobs")
-        front = _front(server)
+                events = other.events(path.format(job=job))
+                open_pages.enter_context(events).until(first)
+        user, front = browser(server, "user0"), _front(server)
         before = front.cpu_times()
         time.sleep(_IDLE_SECONDS)
         after = front.cpu_times()
@@ -55,8 +66,8 @@ def _measure(directory: Path, server: Server) -> None:
         memory = front.memory_info().rss / 2**20
         page = timed(lambda: user.get("/jobs"))
     print(
-        f"{USERS * PAGES_OF_EACH} open pages: the front has {memory:.0f} MiB (goal: 300) and takes "
-        f"{used / _IDLE_SECONDS:.1%} of a processor; one more page {page * 1e3:.1f} ms"
+        f"{USERS * PAGES_OF_EACH} open {what}: the front has {memory:.0f} MiB (goal: 300) and "
+        f"takes {used / _IDLE_SECONDS:.1%} of a processor; one more page {page * 1e3:.1f} ms"
     )
 
 

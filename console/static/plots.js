@@ -37,7 +37,10 @@
     const common = { stroke: color("--text"), grid, ticks: grid };
     // UTC, as all times of the console are.
     const clock = (_, ticks) => ticks.map((tick) => new Date(tick * 1000).toISOString().slice(11, 19));
-    return [{ ...common, space: 80, values: clock }, { ...common, size: 80, values: (_, ticks) => ticks.map((tick) => tick === null ? "" : plot.text(tick)) }];
+    // Sizes are told in powers of 1024, and so they are divided.
+    const powers = Array.from({ length: 51 }, (_, power) => 2 ** power);
+    const steps = plot.text === size ? { incrs: powers } : {};
+    return [{ ...common, space: 80, values: clock }, { ...common, ...steps, size: 80, values: (_, ticks) => ticks.map((tick) => tick === null ? "" : plot.text(tick)) }];
   }
 
   function data(plot) {

@@ -104,3 +104,10 @@ def test_both_automatic_checks_call_what_people_call() -> None:
     assert repository["repo"] == "local"
     programs = {hook["entry"].split()[0] for hook in repository["hooks"]}
     assert programs == {".venv/bin/ruff", "make"}
+
+
+def test_the_readme_has_one_picture_which_is_small() -> None:
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert len(pictures) == 1
+    assert (ROOT / pictures[0]).read_bytes().startswith(b"\x89PNG")
+    assert (ROOT / pictures[0]).stat().st_size < 150_000
