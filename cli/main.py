@@ -38,6 +38,8 @@ _COMMANDS = {
     "rm": ("commands.remove", "remove"),
     "prune": ("commands.remove", "prune"),
     "schedule": ("schedules.schedule", "schedule"),
+    "apply": ("services.apply", "apply"),
+    "export": ("services.export", "export"),
     "config": ("setup.config", "config"),
     "enroll": ("setup.enroll", "enroll"),
     "cert": ("setup.cert", "cert"),

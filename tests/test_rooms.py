@@ -124,6 +124,7 @@ ALLOWED = {
     "cli.commands": "cli cli.display client proto",
     "cli.top": "cli cli.display client proto",
     "cli.files": "cli cli.display client",
+    "cli.services": "cli cli.commands cli.display client proto",
     "cli.schedules": "cli cli.commands cli.display client proto",
     "cli.setup": "authz authz.ca cli cli.display client proto",
     "cli.host": """

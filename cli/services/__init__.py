@@ -1,0 +1,1 @@
+"""Services in a file: read, compared with what runs, and brought about."""
