@@ -120,6 +120,17 @@ def test_schedules(server: Server) -> None:
     assert told(server, "schedule", "schedule list") == []
 
 
+def test_services(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "services.yaml"
+    path.write_text("services:\n  svc: {command: sleep 1000}\n")
+    (would,) = told(server, "applied", "apply", "-f", str(path), "--dry-run")
+    assert (would["action"], would["job"], would["done"]) == ("started", None, False)
+    (done,) = told(server, "applied", "apply", "-f", str(path))
+    (known,) = told(server, "applied", "apply", "-f", str(path))
+    assert (done["done"], known["action"], known["job"]) == (True, "unchanged", done["job"])
+    told(server, "job", "stop --grace 0", "svc")
+
+
 def test_who_may_see_no_job_is_told_its_id(server: Server) -> None:
     """What was done is told, also where nothing else may be."""
     (started,) = told(server, "job", "start", "--", "sleep", "1000", user="eve")

@@ -13,7 +13,7 @@ from tests.support.session.terminal import Terminal, on_terminal_of
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [
     *("coming-from-ssh-and-tmux.md", "coming-from-docker.md"),
-    *("coming-from-pueue.md", "coming-from-cron.md"),
+    *("coming-from-pueue.md", "coming-from-cron.md", "coming-from-supervisord.md"),
 ]
 TASK = re.compile(
     r"^## (\d+)\. (.*?)$.*?^```text\n(.*?)^```$\n^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE
