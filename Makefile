@@ -5,6 +5,7 @@
 # make venv   the environment in .venv, with the command in .venv/bin/jobworker
 # make package  the sdist and the wheel, in dist; the same bytes for the same commit
 # make deb    a Debian package beside them, for the /usr/bin/python3 here
+# make docs   the documentation as a site, in build/site/html; a link that leads nowhere fails
 # make man    the man pages, in build/man
 # make lock   requirements.lock anew, from the ranges in pyproject.toml
 # make vendor  others' scripts in console/static/vendor anew, by the hashes in .ci/vendor
@@ -20,7 +21,7 @@ TOOLS := build/tools
 PACKAGES := authz cli client console grpc_api policies proto supervisor
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test coverage bench chaos guest venv lint types pytest package deb man vendor lock clean
+.PHONY: demo test coverage bench chaos guest venv lint types pytest package deb docs man vendor lock clean
 demo: venv
 	@$(BIN)/python docs/demo.py $(DEMO)
 
@@ -96,9 +97,13 @@ package: venv $(TOOLS)/.installed
 deb: package
 	$(BIN)/python .ci/deb dist
 
+docs: venv $(TOOLS)/.installed
+	$(BIN)/python -m docs.website build/site
+	NO_MKDOCS_2_WARNING=1 $(TOOLS)/bin/mkdocs build --strict -f build/site/mkdocs.yml
+
 man: venv
 	rm -rf build/man
-	$(BIN)/python docs/manual.py build/man
+	$(BIN)/python -m docs.manual build/man
 
 lock:
 	test -x build/uv/bin/uv || { $(PYTHON) -m venv build/uv && build/uv/bin/pip install -q uv; }

@@ -1,6 +1,6 @@
 """Man pages of the command, from what `--help` says: one for each subcommand.
 
-    python docs/manual.py DIRECTORY
+    python -m docs.manual DIRECTORY
 
 writes jobworker.1, jobworker-start.1 and so on there, dated by SOURCE_DATE_EPOCH if that is set.
 """
@@ -35,11 +35,11 @@ def pages(command: click.Command = cli, words: tuple[str, ...] = ("jobworker",))
     """Yield the page of a command, and those of all below it."""
     context = click.Context(command, info_name=" ".join(words))
     yield Page("-".join(words), _page(command, context, words))
-    for name, inner in _commands(command, context):
+    for name, inner in commands_below(command, context):
         yield from pages(inner, (*words, name))
 
 
-def _commands(
+def commands_below(
     command: click.Command, context: click.Context
 ) -> Iterator[tuple[str, click.Command]]:
     if isinstance(command, click.Group):
@@ -70,7 +70,7 @@ def _page(command: click.Command, context: click.Context, words: tuple[str, ...]
         lines.append(".SH OPTIONS")
         for left, right in options:
             lines += [".TP", f"\\fB{_text(left)}\\fR", _text(right) or "\\&"]
-    inner = list(_commands(command, context))
+    inner = list(commands_below(command, context))
     if inner:
         lines.append(".SH COMMANDS")
         for one, found in inner:
