@@ -7,7 +7,7 @@ writes into the job's `engine_record`, which nobody else reads.
 """
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from jobworker.supervisor.errors import SupervisorError
@@ -81,6 +81,15 @@ class Engine(Protocol):
         Raises CannotPlace where its output could not be kept.
         """
 
+    def keep_files(self, request: Request, files: Sequence[bytes]) -> None:
+        """Keep what the uploads of a job hold, until they are put into its directory.
+
+        Raises Exhausted where the disk has no room.
+        """
+
+    def drop_files(self, request: Request) -> None:
+        """Keep them no longer."""
+
     def launch(self, job: Job) -> None:
         """Have a job execute that is on record: `executed` or `failed` is reported, or both not."""
 
@@ -116,7 +125,7 @@ class Engine(Protocol):
         """
 
     def stored_input(self, job: Job) -> int:
-        """How many bytes are kept on disk of what the job has been sent."""
+        """How many bytes are kept on disk of what the job has been sent, files included."""
 
     def resize(self, job: Job, rows: int, columns: int) -> None:
         """Set the size of the job's terminal. Raises LookupError where it has none."""

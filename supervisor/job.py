@@ -274,6 +274,19 @@ class RestartWhen(IntEnum):
 
 
 @dataclass(frozen=True)
+class Upload:
+    """A file that is put into a job's directory before its program runs; `name` as in exact_text.
+
+    `mode` is as chmod(2) has it. The bytes are no part of the record.
+    """
+
+    name: str
+    mode: int
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Restart:
     """Whether a job is started again after its end, and when.
 
@@ -395,7 +408,7 @@ class Request:
     runs, or empty. `waiting` says where it waits for its turn, and `asker` whose rights
     are asked for again then. `name` is what people call it, or empty, and by its `labels`
     they find it among others. `restart` says what happens when it ends,
-    `health` how it is told that it is ready.
+    `health` how it is told that it is ready. The `uploads` are put into `cwd` first.
     """
 
     id: str
@@ -424,6 +437,7 @@ class Request:
     labels: dict[str, str] = field(default_factory=dict)
     restart: Restart = ONCE
     health: HealthCheck = UNCHECKED
+    uploads: tuple[Upload, ...] = ()
 
     @property
     def takes_input(self) -> bool:

@@ -174,7 +174,7 @@ DOORS = {
     "supervisor.live": "live_job live_jobs quota_counts starts turn",
     "supervisor.local": "engine keeper_link",
     "supervisor.output": "follow limbo pump reader recorder segments",
-    "supervisor.porter": "carriage places porter porters",
+    "supervisor.porter": "carriage places porter porters uploads",
     "supervisor.waiting": "health names pending restarts schedules",
 }
 

@@ -55,7 +55,7 @@ AS_BYTES = {
     "workingDirectory": "rawWorkingDirectory",
 }
 # What a status tells in fields of its own, or to nobody.
-BESIDES = {*AS_BYTES, *AS_BYTES.values(), "tenant", "requestID"}
+BESIDES = {*AS_BYTES, *AS_BYTES.values(), "tenant", "requestID", "uploads"}
 # What takes input is not started again: a request has the one or the other.
 EITHER, OR = {"input", "terminal"}, {"restart"}
 # What the JSON has under other names, or not at all.
@@ -88,6 +88,10 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "StartRequest.labels": st.dictionaries(names, names, min_size=1, max_size=3),
     "rawArguments": st.lists(names.map(lambda name: b"\xff" + name.encode()), min_size=1),
     "port": st.integers(1, 65535),
+    # Of an upload; what else is said of it must hold of its data.
+    "Upload.name": st.binary(min_size=1, max_size=8).map(bytes.hex).map(str.encode),
+    "Upload.size": st.just(0),
+    "Upload.sha256": st.just(""),
     "delaySeconds": st.floats(0.5, 10),
     "maxDelaySeconds": st.floats(10, 100),
     "finalExitCodes": st.lists(st.integers(1, 64), min_size=1, unique=True).map(sorted),
@@ -175,8 +179,11 @@ def check(request: pb.StartRequest, journal: Journal) -> None:
             assert getattr(status.request, field.name) == value, field.name
     words = told(request)
     assert words.keys() - shown.keys() == UNTOLD
-    for name in words.keys() - UNTOLD - {"working_directory", "tenant"}:
+    for name in words.keys() - UNTOLD - {"working_directory", "tenant", "uploads"}:
         assert shown[name] == words[name], name
+    # Of its files all but their data.
+    files = [(one.name.decode(), one.mode, len(one.data)) for one in request.uploads]
+    assert [(one["name"], one["mode"], one["size"]) for one in shown["uploads"]] == files
     assert shown["network"] is not request.noNetwork
     argv = list(request.rawArguments)
     argv = argv or [word.encode() for word in (request.commandName, *request.Arguments)]
@@ -220,6 +227,7 @@ OPTIONS = [
     *("--on-disconnect", "stop"),
     *("--queue", "narrow", "--priority", "5", "--queue-timeout", "1h"),
     *("--after", "01a21d73-4055-77fa-81f6-8aab15fe950b", "--on", "fail"),
+    *("--upload", __file__),
     *("--output-limit", "1M", "--output-overflow", "stop-job", "--output-rate", "2M"),
     *("--tenant", "team-a", "--name", "nightly", "--label", "a=b", "--request-id", "key"),
 ]

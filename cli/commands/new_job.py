@@ -18,6 +18,7 @@ from jobworker.cli.restarts import (
     restart_policy,
 )
 from jobworker.cli.signals import SignalNumber
+from jobworker.cli.uploads import UPLOAD, uploads_of
 
 if TYPE_CHECKING:
     from jobworker.client.connection import Service
@@ -65,6 +66,7 @@ class JobOptions(RestartOptions):
     name: str
     labels: dict[str, str]
     request_id: str
+    uploads: tuple[str, ...]
 
 
 def job_options(command: Command) -> Command:
@@ -309,6 +311,7 @@ _OF_THE_OTHER = {
     "queue_timeout": 0,
     "after": (),
     "after_outcome": None,
+    "uploads": (),
     **NO_RESTART,
 }
 _OUTPUT = (
@@ -368,10 +371,11 @@ _KEY = (
 )
 _OPTIONS = (
     *(*_PROGRAM, _CWD, *_PLACE, *_AFTER, *RESTART_OPTIONS, *HEALTH_OPTIONS),
-    *(*_OUTPUT, *_TYPED, *_NAME, *_KEY),
+    *(UPLOAD, *_OUTPUT, *_TYPED, *_NAME, *_KEY),
 )
 _OF_A_RUN = (*_PROGRAM, _CWD, *_PLACE, *RESTART_OPTIONS, *HEALTH_OPTIONS, *_OUTPUT, LABEL)
 _OF_NOBODY = {
+    "uploads": (),
     "after": (),
     "after_outcome": None,
     "interactive": False,
@@ -429,6 +433,7 @@ def start_request(job: JobOptions, *, stored: bool = False) -> "pb.StartRequest"
         restart=restart_policy(job),
         health=health_check(job),
     )
+    request.uploads.extend(uploads_of(job["uploads"]))
     variables = [_variable(text) for text in job["environment"]]
     # Whatever the locale, these are the bytes of this command's own arguments.
     set_texts(request, map(os.fsencode, job["words"]), variables, os.fsencode(job["cwd"]))

@@ -18,6 +18,7 @@ from jobworker.cli.job_ids import JobID
 from jobworker.cli.options import OutputFormat, client_command, output_option
 from jobworker.cli.restarts import warn_unless_known
 from jobworker.cli.streams import CannotWrite
+from jobworker.cli.uploads import warn_unless_put
 from jobworker.client.errors import ClientError
 
 if TYPE_CHECKING:
@@ -106,4 +107,5 @@ def start_job(service: "Service", request: "pb.StartRequest") -> "pb.StartRespon
     if reply.message:
         tell(f"job {reply.jobID} waits for its turn: {reply.message}")
     warn_unless_known(service, request, reply.jobID)
+    warn_unless_put(service, request, reply.jobID)
     return reply

@@ -80,6 +80,9 @@ def _as_json(value: object) -> object:
         return limits_json(value)
     if isinstance(value, pb.Usage):
         return told(value)
+    if isinstance(value, pb.Upload):
+        name = value.name.decode("utf-8", "replace")
+        return {"name": name, "mode": value.mode, "size": value.size, "sha256": value.sha256}
     raise TypeError(f"no JSON form for {value!r}")
 
 

@@ -105,7 +105,7 @@ class Access(NamedTuple):
     ) -> Verdict:
         """Whether the caller may start this, for that tenant; `job_id` is what its ID is to be.
 
-        One that waits for input takes the right to attach, too.
+        One that waits for input takes the right to attach, too, and one with files that to put.
         """
         policy = self.authority.policy
         try:
@@ -114,8 +114,7 @@ class Access(NamedTuple):
             about = _facts_of_start(identity, request, request.tenant)
             return Verdict("start", job_id, about, None, policy.version, error)
         about = _facts_of_start(identity, request, tenant)
-        takes_input = bool(request.input) or request.HasField("terminal")
-        return start_verdict(policy, identity, about, job_id, takes_input=takes_input)
+        return start_verdict(policy, identity, about, job_id, request)
 
     def judge_anything(self, identity: Identity, action: str) -> Verdict:
         """For what takes no right of its own: whether the caller has any at all."""
@@ -225,13 +224,15 @@ class Access(NamedTuple):
 
 
 def start_verdict(
-    policy: Policy, identity: Identity, about: JobFacts, job_id: str, *, takes_input: bool
+    policy: Policy, identity: Identity, about: JobFacts, job_id: str, asked: pb.StartRequest
 ) -> Verdict:
-    """Whether somebody may start this by the policy; what takes input, with the right to attach."""
+    """Whether somebody may start this by the policy, with all the rights that it takes."""
     decision = policy.decide(identity, "start", about)
-    if decision.allowed and takes_input:
+    if decision.allowed and (asked.input or asked.HasField("terminal")):
         # What nobody could send would be waited for.
         decision = policy.decide(identity, "attach", about)
+    if decision.allowed and asked.uploads:
+        decision = policy.decide(identity, "put", about)
     refusal = None if decision.allowed else denial(decision)
     return Verdict("start", job_id, about, decision, policy.version, refusal)
 

@@ -116,6 +116,8 @@ def start_again(
     asked = before.request
     if asked.input == pb.INPUT_MODE_STORED:
         raise _cannot("its stdin was a file, which is not kept: start it with --stdin FILE")
+    if asked.uploads:
+        raise _cannot("it came with files, which are not kept: start it with --upload FILE")
     if before.inside:
         raise _cannot(f"it ran within job {before.inside}: exec does that")
     asked.ClearField("after")

@@ -73,6 +73,9 @@ class WorkerService(WorkerServiceServicer):
         asked = await with_whole_ids(self._access, call.identity, request)
         order = self._orders.order(call.identity, call.job_id, asked)
         job = await self._supervisor.start(order)
+        for file in asked.uploads:
+            name = file.name.decode("utf-8", "backslashreplace")
+            call.ended(Session("put", job, f"{name} (with its start)", len(file.data), 0, 0.0))
         words = job.detail if job.state is State.PENDING else ""
         return pb.StartResponse(jobID=job.id, pid=job.pid, success=True, message=words)
 

@@ -67,8 +67,7 @@ class Turns:
             words = f"start refused to cn={job.owner}: {objection}"
             refusal = Refusal(grpc.StatusCode.PERMISSION_DENIED, "DENIED", words)
             return Verdict("start", job.id, about, None, policy.version, refusal)
-        takes_input = bool(job.request.input) or job.request.HasField("terminal")
-        return start_verdict(policy, identity, about, job.id, takes_input=takes_input)
+        return start_verdict(policy, identity, about, job.id, job.request)
 
     def _objection(self, identity: Identity) -> str:
         if self._revoked(identity.serial):

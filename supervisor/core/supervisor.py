@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -275,13 +275,27 @@ class Supervisor:
             self._tell_of(client, seq, known.id)
             return
         self._names.check_free(request)
-        if request.waiting.queue and self._has_to_wait(request, call):
-            self.pending.submit(request, call.quotas, outcome)
-            self._tell_of(client, seq, request.id)
-        else:
-            self._check_serving(call.drained)
-            self._quotas.admit(request, call.quotas)
-            self.starts.begin(request, outcome)
+        with self._keeping_files(request, call.files):
+            if request.waiting.queue and self._has_to_wait(request, call):
+                self.pending.submit(request, call.quotas, outcome)
+                self._tell_of(client, seq, request.id)
+            else:
+                self._check_serving(call.drained)
+                self._quotas.admit(request, call.quotas)
+                self.starts.begin(request, outcome)
+
+    @contextlib.contextmanager
+    def _keeping_files(self, request: Request, files: Sequence[bytes]) -> Iterator[None]:
+        """Keep what comes with a start, unless the block finds that it cannot be."""
+        if not files:
+            yield
+            return
+        self._engine.keep_files(request, files)
+        try:
+            yield
+        except BaseException:
+            self._engine.drop_files(request)
+            raise
 
     def _has_to_wait(self, request: Request, call: requests.Start | requests.MayStart) -> bool:
         """Raises what is no matter of waiting."""

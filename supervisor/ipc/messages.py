@@ -23,6 +23,7 @@ from jobworker.supervisor.job import (
     State,
     StopWay,
     Terminal,
+    Upload,
     exit_code,
 )
 
@@ -168,6 +169,7 @@ def request_message(request: Request) -> pb.StartRequest:
         labels=request.labels,
         restart=restart_message(request.restart) if request.restart != ONCE else None,
         health=health_message(request.health) if request.health.port else None,
+        uploads=map(_upload_message, request.uploads),
     )
 
 
@@ -187,6 +189,12 @@ def start_message(request: Request) -> pb.StartRequest:
 def asker_message(asker: Asker) -> ipc.Asker:
     """By which certificate a job was asked for, as it is told."""
     return ipc.Asker(tenants=asker.tenants, serial=asker.serial, not_after_us=asker.not_after_us)
+
+
+def _upload_message(upload: Upload) -> pb.Upload:
+    return pb.Upload(
+        name=to_bytes(upload.name), mode=upload.mode, size=upload.size, sha256=upload.sha256
+    )
 
 
 def restart_message(restart: Restart) -> pb.RestartPolicy:

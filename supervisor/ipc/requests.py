@@ -53,6 +53,8 @@ class Start(NamedTuple):
     request: job.Request
     quotas: dict[Kind, Quota]
     drained: str = ""
+    # What its uploads hold.
+    files: tuple[bytes, ...] = ()
 
 
 class MayStart(NamedTuple):
@@ -264,11 +266,12 @@ def _call(request: ipc.Request) -> Call:
 
 
 def _start(asked: ipc.Start) -> Start:
-    return Start(check_start(asked), _quotas(asked), asked.drained)
+    files = tuple(one.data for one in asked.request.uploads)
+    return Start(check_start(asked), _quotas(asked), asked.drained, files)
 
 
 def _may_start(asked: ipc.Start) -> MayStart:
-    return MayStart(*_start(asked))
+    return MayStart(*_start(asked)[:3])
 
 
 def _stop(asked: ipc.Stop) -> Stop:

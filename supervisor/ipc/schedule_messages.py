@@ -101,6 +101,9 @@ def _check_start_alone(asked: pb.StartRequest) -> None:
     if asked.requestID:
         problem = "runs are jobs of their own: they have no request ID"
         raise InvalidRequest(problem, "schedule.start.requestID")
+    if asked.uploads:
+        problem = "a schedule keeps no files: have its command find them"
+        raise InvalidRequest(problem, "schedule.start.uploads")
     if asked.after:
         raise InvalidRequest("runs come at their times, after no job", "schedule.start.after")
     if asked.input or asked.HasField("terminal"):

@@ -2,6 +2,7 @@
 
 import math
 import re
+from hashlib import sha256
 
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
@@ -44,6 +45,11 @@ LEAST_INTERVAL, USUAL_INTERVAL, MOST_INTERVAL = 0.1, 5.0, 3600.0
 USUAL_START = 60.0
 USUAL_RETRIES, MOST_RETRIES = 3, 100
 MAX_PORT = 65535
+# Files that come with a start.
+MOST_UPLOADS = 16
+MAX_UPLOAD_BYTES = 4 * 1024 * 1024
+MAX_NAME_BYTES = 255
+MAX_MODE = 0o7777
 # So many jobs another may come after.
 MOST_AFTER = 1000
 # The program's name, the first of its arguments: it is a field of its own to most callers.
@@ -89,6 +95,7 @@ def check_start(order: ipc.Start) -> job.Request:
         labels=_labels(asked),
         restart=_restart(asked, inside=bool(order.inside)),
         health=_health(asked),
+        uploads=_uploads(asked, inside=bool(order.inside)),
     )
 
 
@@ -217,6 +224,39 @@ def _health(asked: pb.StartRequest) -> job.HealthCheck:
         problem = f"{retries} retries are not between 1 and {MOST_RETRIES}"
         raise InvalidRequest(problem, "health.retries")
     return job.HealthCheck(given.port, interval, start or USUAL_START, retries)
+
+
+def _uploads(asked: pb.StartRequest, *, inside: bool) -> tuple[job.Upload, ...]:
+    if asked.uploads and inside:
+        raise InvalidRequest("files are put into the job that it runs in by Put", "uploads")
+    if len(asked.uploads) > MOST_UPLOADS:
+        problem = f"{len(asked.uploads)} files with a start are more than {MOST_UPLOADS}"
+        raise InvalidRequest(problem, "uploads")
+    if (size := sum(len(one.data) for one in asked.uploads)) > MAX_UPLOAD_BYTES:
+        raise InvalidRequest(
+            f"files of {size} bytes with a start are more than {MAX_UPLOAD_BYTES}: "
+            "put them into a job's directory (`jobworker cp`) and start another there",
+            "uploads",
+        )
+    uploads = tuple(map(_upload, asked.uploads))
+    if len({one.name for one in uploads}) < len(uploads):
+        raise InvalidRequest("two files with a start have the same name", "uploads")
+    return uploads
+
+
+def _upload(given: pb.Upload) -> job.Upload:
+    name, digest = given.name, sha256(given.data).hexdigest()
+    if not 1 <= len(name) <= MAX_NAME_BYTES or b"/" in name or b"\0" in name:
+        problem = f"a file's name is 1 to {MAX_NAME_BYTES} bytes without a slash and NUL"
+        raise InvalidRequest(problem, "uploads")
+    if name in (b".", b".."):
+        raise InvalidRequest(f"{name.decode()} is a directory's name", "uploads")
+    if given.mode > MAX_MODE:
+        raise InvalidRequest(f"{given.mode:#o} is no mode of a file", "uploads")
+    # What was told of a job is no file.
+    if given.size not in (0, len(given.data)) or given.sha256 not in ("", digest):
+        raise InvalidRequest("what is said of a file does not hold of its data", "uploads")
+    return job.Upload(to_text(name), given.mode, len(given.data), digest)
 
 
 def _labels(asked: pb.StartRequest) -> dict[str, str]:

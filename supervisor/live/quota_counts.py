@@ -36,4 +36,5 @@ def quotas_over(
 
 
 def _stores(live: LiveJob) -> bool:
-    return live.job.request.input is Input.STORED
+    request = live.job.request
+    return request.input is Input.STORED or bool(request.uploads)

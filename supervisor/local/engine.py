@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from jobworker.supervisor.output.pump import Pump
 from jobworker.supervisor.output.recorder import Keep, Recorder
 from jobworker.supervisor.porter.places import Places
 from jobworker.supervisor.porter.porters import Porters
+from jobworker.supervisor.porter.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class LocalEngine:
         self._pauses = Pauses(loop, lambda local: self._reports.paused(local.job))
         self._ports = Ports()
         self._porters = Porters(Places(config))
+        self._uploads = Uploads(loop, self._porters, self._output, space)
         self._capture = Capture(
             loop,
             self._pump,
@@ -153,7 +155,20 @@ class LocalEngine:
 
     def launch(self, job: Job) -> None:
         """As in Engine."""
-        self._launches.begin(self._hold(job, new=not job.attempts))
+        local = self._hold(job, new=not job.attempts)
+        if not job.request.uploads:
+            self._launches.begin(local)
+            return
+        then = partial(self._launches.begin, local)
+        self._uploads.put(job, then, partial(self._failed, local))
+
+    def keep_files(self, request: Request, files: Sequence[bytes]) -> None:
+        """As in Engine."""
+        self._uploads.keep(request, files)
+
+    def drop_files(self, request: Request) -> None:
+        """As in Engine."""
+        self._uploads.drop(request)
 
     def give_up_after(self, job: Job, seconds: float) -> None:
         """As in Engine."""
@@ -175,6 +190,7 @@ class LocalEngine:
         self._reports.noted(local.job)
 
     def _executed(self, local: LocalJob) -> None:
+        self._uploads.drop(local.job.request)
         self._reports.executed(local.job)
         self._streams.listen(local)
         self._capture.listen(local)
@@ -322,7 +338,8 @@ class LocalEngine:
     def stored_input(self, job: Job) -> int:
         """As in Engine."""
         local = self._jobs.get(job.id)
-        return local.intake.stored_bytes if local and local.intake else 0
+        kept = local.intake.stored_bytes if local and local.intake else 0
+        return kept + self._uploads.kept_bytes(job.request)
 
     def resize(self, job: Job, rows: int, columns: int) -> None:
         """As in Engine."""
@@ -399,6 +416,7 @@ class LocalEngine:
 
     def forget(self, job: Job) -> None:
         """As in Engine."""
+        self._uploads.forget(job)
         local = self._jobs.pop(job.id, None)
         if local is None:
             return

@@ -22,6 +22,7 @@ from jobworker.supervisor.host.users import (
 )
 from jobworker.supervisor.job import Request
 from jobworker.supervisor.local.programs import Spec
+from jobworker.supervisor.porter.places import is_in_home
 
 # Below so many bytes of memory, execve(2) itself may need more than the job has, and
 # the kernel would end all who share memory with it.
@@ -62,7 +63,7 @@ class Placement:
         if isolation.profile is Profile.PRIVATE:
             bubblewrap()
             check_fits(len(asked.argv) + len(login_shell("")), len(asked.environment))
-        return replace(
+        placed = replace(
             asked,
             account=account,
             limits=limits,
@@ -71,6 +72,13 @@ class Placement:
             # The home where nothing was asked for, as join() adds nothing to it then.
             cwd=join(self._home(account), asked.cwd).rstrip("/") or "/",
         )
+        private = isolation.profile is Profile.PRIVATE
+        if asked.uploads and private and not is_in_home(placed):
+            raise CannotPlace(
+                f"the directory {placed.cwd} is in the isolated job's sandbox, which is not there "
+                "before it runs: files go into the home of its user"
+            )
+        return placed
 
     def place_inside(self, asked: Request, other: Request) -> Request:
         """The request as it holds within another job. Raises InvalidRequest and CannotPlace."""

@@ -53,15 +53,21 @@ class Places:
         request = job.request
         self._check_user(request)
         rule = self._config.isolation.rule_of(request.tenant)
-        if request.profile is not Profile.PRIVATE and rule.profile != "private":
-            return self._place(request, (request.cwd, "/"))
-        account = request.account
-        if account is None or not account.owns_home() or not _is_in(request.cwd, account.home):
-            raise AlreadyEnded(
-                f"job {job.id} has ended, and its directory {request.cwd} was in its sandbox, of "
-                "which nothing is left but the home of its user"
-            )
-        return self._place(request, (request.cwd, account.home))
+        private = request.profile is Profile.PRIVATE or rule.profile == "private"
+        if not private or is_in_home(request):
+            return self._outside(request, private=private)
+        raise AlreadyEnded(
+            f"job {job.id} has ended, and its directory {request.cwd} was in its sandbox, of "
+            "which nothing is left but the home of its user"
+        )
+
+    def before(self, job: Job) -> Place:
+        """Of a job whose program is to be executed: of a private one, `is_in_home` holds."""
+        return self._outside(job.request, private=job.request.profile is Profile.PRIVATE)
+
+    def _outside(self, request: Request, *, private: bool) -> Place:
+        within = request.account.home if private and request.account else "/"
+        return self._place(request, (request.cwd, within))
 
     def _check_user(self, request: Request) -> None:
         now, then = self._users.account(request.owner, request.tenant), request.account
@@ -73,6 +79,12 @@ class Places:
 
     def _place(self, request: Request, *roots: tuple[str, str]) -> Place:
         return Place(request.account, roots, self._config.min_free, self._config.file_bytes)
+
+
+def is_in_home(request: Request) -> bool:
+    """Whether the job's directory is in the home of its user, which a sandbox has, too."""
+    account = request.account
+    return account is not None and account.owns_home() and _is_in(request.cwd, account.home)
 
 
 def _is_in(path: str, directory: str) -> bool:

@@ -424,6 +424,8 @@ def put(
             with contextlib.suppress(OSError):
                 os.unlink(part, dir_fd=target.directory)
             raise
+    # As long as it is open to be written, nobody can execute it (ETXTBSY).
+    os.close(descriptor)
     _sync_directory(target.directory)
     send_json(line, {"bytes": size, "sha256": digest})
 

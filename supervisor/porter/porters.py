@@ -50,6 +50,10 @@ class Porters:
             return self.start(self._places.inside(job), None, put=put)
         return self.start(self._places.left_by(job), None, put=put)
 
+    def start_before(self, job: Job) -> socket.socket:
+        """A porter that puts a file for a job whose program is to be executed; as in `start`."""
+        return self.start(self._places.before(job), None, put=True)
+
     def start(self, place: Place, entrance: Entrance | None, *, put: bool) -> socket.socket:
         """A porter for one file, and the socket to tell it which: it does not block.
 

@@ -97,7 +97,7 @@ class Place(NamedTuple):
     @property
     def name(self) -> str:
         """The field that an answer is to name: of a time, or a variable, it is the whole."""
-        whole = ["since", "until", "endedBy", "rawEnvironment"]
+        whole = ["since", "until", "endedBy", "rawEnvironment", "uploads"]
         if self.method.name == "AddSchedule":
             whole.append("terminal")
         return next((one.name for one in self.path if one.name in whole), self.field.name)
@@ -115,6 +115,8 @@ class Place(NamedTuple):
             terminal.rows, terminal.columns = 24, 80
         if any(field.name == "health" for field in self.path):
             _start_of(message).health.port = 80
+        if any(field.name == "uploads" for field in self.path):
+            _start_of(message).workingDirectory = FILES.name
         for field in self.path[:-1]:
             inner = getattr(request, field.name)
             request = inner.add() if field.is_repeated else inner

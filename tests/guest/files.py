@@ -98,6 +98,26 @@ def test_nothing_of_root_and_of_others(alice: Tenant, bob: Tenant) -> None:
     alice.stop(job)
 
 
+@pytest.mark.parametrize("isolation", [pb.ISOLATION_NONE, PRIVATE], ids=["shared", "private"])
+def test_what_comes_with_a_start_is_the_users(
+    server: Server, alice: Tenant, isolation: int
+) -> None:
+    files = [pb.Upload(name=b"script", mode=0o700, data=b"echo it ran\nstat -c %U script\n")]
+    job = alice.start(". ./script", uploads=files, isolation=isolation)
+    assert alice.output(job) == "it ran\nalice\n"
+    with refused(grpc.StatusCode.FAILED_PRECONDITION) as words:
+        alice.start("true", uploads=files, isolation=isolation, workingDirectory="/usr")
+    assert "/usr" in words[0]
+    # Meanwhile it is the service's alone.
+    first = alice.started(READY)
+    waits = alice.start("true", uploads=files, after=[first])
+    kept = server.directory / "state/output" / waits / "uploads"
+    assert kept.stat().st_mode & 0o777 == 0o700
+    assert alice.run(f"cat {kept}/0 2>&1 || echo kept").endswith("kept\n")
+    alice.stop(waits)
+    alice.stop(first)
+
+
 def test_nobody_traces_a_porter(server: Server, alice: Tenant) -> None:
     """It is the tenant's user, and holds what came from the service all the same."""
     job = alice.started(READY, isolation=pb.ISOLATION_NONE)

@@ -5,6 +5,7 @@ import hashlib
 import os
 import socket
 import stat
+import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -134,6 +135,13 @@ def test_a_directory_takes_it_under_its_own_name(tmp_path: Path) -> None:
     put(place(tmp_path), "", b"x")
     assert names(tmp_path) == ["into", "source"]
     assert get(place(tmp_path), f"into/{odd}")[1] == b"x"
+
+
+def test_a_program_can_be_executed_as_soon_as_it_is_there(tmp_path: Path) -> None:
+    """It was open to be written for a moment more: Text file busy."""
+    for _ in range(10):
+        put(place(tmp_path), "program", b"#!/bin/sh\n", mode=0o755)
+        subprocess.run([tmp_path / "program"], check=True)
 
 
 def test_it_goes_on_where_it_was_left(tmp_path: Path) -> None:
