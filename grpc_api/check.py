@@ -5,6 +5,7 @@ of settings.
 """
 
 import os
+import socket
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -203,6 +204,7 @@ def _tenants_of(policy: Policy, sides: Iterable[str]) -> set[str]:
 def _check_reading(config: ServerConfig, front: Account | None) -> Iterator[Problem]:
     """What the front reads, read as the front's user."""
     yield from _check_tls(config, front)
+    yield from _check_renewal(config, front)
     try:
         check_interpreter(front)
     except ConfigError as error:
@@ -236,6 +238,22 @@ def _check_tls(config: ServerConfig, front: Account | None) -> Iterator[Problem]
     for part, end in credentials.expiries.items():
         if end < now + AHEAD:
             yield Problem(("tls", part), expiry_warning(part, files, end, now), fatal=False)
+
+
+def _check_renewal(config: ServerConfig, front: Account | None) -> Iterator[Problem]:
+    """Whether the front can ask what renews certificates; it may be started later."""
+    if not config.tls.renewal:
+        return
+    user = front.name if front else SERVICE_USER
+    with acting_as(front), socket.socket(socket.AF_UNIX) as asking:
+        try:
+            asking.connect(config.tls.renewal)
+        except OSError as error:
+            text = (
+                f"{user} cannot connect to {config.tls.renewal} ({error.strerror or error}): no "
+                "certificate is renewed until `jobworker ca signer --socket` listens there"
+            )
+            yield Problem(("tls", "renewal"), text, fatal=False)
 
 
 def _check_directories(config: ServerConfig, front: Account | None) -> Iterator[Problem]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -194,6 +195,24 @@ def test_without_its_signer_nothing_is_renewed_until_it_is_back(tmp_path: Path) 
             assert process.stderr is not None
             assert "renewed cn=alice ou=team ou=other: " in process.stderr.readline()
         assert "does not answer" in renew(server, "alice", code=FAILED)
+
+
+def test_a_check_says_whether_there_is_a_signer(tmp_path: Path) -> None:
+    with served(tmp_path, "signer"):
+        pass
+
+    def doubts() -> str:
+        words = [JOBWORKER, "serve", "--check", "--config", tmp_path / "server.yaml"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    doubt = re.compile(
+        r"server\.yaml:\d+:\d+: .*: no certificate is renewed until `jobworker ca sig"
+    )
+    assert doubt.search(doubts())
+    with signing(tmp_path):
+        assert not doubt.search(doubts())
 
 
 def test_a_signer_s_socket_is_one_users_and_one_signers(tmp_path: Path) -> None:
