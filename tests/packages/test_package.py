@@ -83,6 +83,16 @@ def test_all_that_belongs_there_is_there_and_nothing_else(built: Path) -> None:
     assert {"pyproject.toml", "setup.py", "README.md", "LICENSE"} <= packed
 
 
+def test_nothing_tells_where_it_was_built(built: Path) -> None:
+    """The extension looked for libraries in the home of whoever had built it (RUNPATH)."""
+    with zipfile.ZipFile(the("*.whl", built)) as wheel:
+        for name in wheel.namelist():
+            content = wheel.read(name)
+            for place in (sys.base_prefix, str(ROOT), "/tmp/"):
+                binary = name.endswith((".so", "/inside"))
+                assert not binary or place.encode() not in content, (name, place)
+
+
 def test_the_metadata_say_what_it_is(built: Path) -> None:
     with zipfile.ZipFile(the("*.whl", built)) as wheel:
         (name,) = (name for name in wheel.namelist() if name.endswith("/METADATA"))
