@@ -7,6 +7,7 @@ is one place. Imports within functions and those for types count, too.
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,13 @@ def as_lines(lines: list[str]) -> str:
 def test_every_room_is_in_the_table() -> None:
     assert [room for room in rooms() if room not in ALLOWED] == []
     assert [place for place in ALLOWED if place not in modules()] == []
+
+
+def test_every_room_is_packaged() -> None:
+    """One that was not worked in a clone, and in no installation."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = {name.partition(".")[2] for name in project["tool"]["setuptools"]["packages"]}
+    assert packages - {"deploy"} == set(rooms())
 
 
 def test_places_import_only_what_stands_below_them() -> None:
