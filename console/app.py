@@ -19,6 +19,7 @@ from jobworker.console.live import jobs as live_jobs
 from jobworker.console.live import terminal as live_terminal
 from jobworker.console.live import usage as live_usage
 from jobworker.console.pages import (
+    audit,
     job,
     jobs,
     me,
@@ -47,6 +48,7 @@ _READ: dict[str, _Page] = {
     "/start": start.form,
     "/usage": usage.usage,
     "/policy": policy.policy,
+    "/audit": audit.audit,
     "/me": me.me,
     "/jobs/{job}/terminal": terminal.terminal,
     "/live/usage": live_usage.usage,

@@ -9,7 +9,7 @@ from jobworker.console.app import application
 from jobworker.console.calls import Calls
 from jobworker.console.safety import Hosts
 from jobworker.console.server import WebServer
-from jobworker.console.site import Site
+from jobworker.console.site import Places, Site
 from jobworker.console.streams import Streams
 from jobworker.grpc_api.edge.edge import Edge
 
@@ -23,17 +23,15 @@ class Console:
     """Serves pages from `start` on until `close`; belongs to the event loop."""
 
     def __init__(
-        self, edge: Edge, calls: Calls, hosts: Iterable[str], stall_seconds: float, state: Path
+        self, edge: Edge, calls: Calls, hosts: Iterable[str], stall_seconds: float, places: Places
     ) -> None:
         """`edge` leads to the socket that is given to `start`; `hosts` are names beside its.
-
-        `state` is the directory of the server's state.
 
         A reader that takes nothing of an answer for `stall_seconds` is cut.
         """
         self.edge = edge
         self._streams = Streams(stall_seconds)
-        site = Site(calls, edge, self._streams, state)
+        site = Site(calls, edge, self._streams, places)
         calls.access.supervisor.observe(lambda: _OUTAGE_NS, site.news.told)
         self._server = WebServer(application(site, Hosts(lambda: edge.hosts, hosts)))
 

@@ -1,15 +1,16 @@
 """What every page is made with: who looks, what they may call, and the templates."""
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import HTMLResponse, Response
 
-from jobworker.console.audits import audits_some
+from jobworker.console.audits import audits_all, audits_some
 from jobworker.console.calls import Calls
 from jobworker.console.errors import invalid_form
 from jobworker.console.news import News
@@ -26,6 +27,13 @@ _MOST_FIELDS = 32
 _FORM_SECONDS = 20.0
 
 
+class Places(NamedTuple):
+    """The directory of the server's state, and that of the audit log, None for no log."""
+
+    state: Path
+    audit: Path | None
+
+
 class Verbatim(str):
     """A text whose lines and characters are shown as they are; templates escape it, too."""
 
@@ -35,10 +43,11 @@ class Verbatim(str):
 class Site:
     """Shared by all pages; belongs to the event loop."""
 
-    def __init__(self, calls: Calls, clients: Clients, streams: Streams, state: Path) -> None:
-        """`state` is the directory of the server's state."""
+    def __init__(self, calls: Calls, clients: Clients, streams: Streams, places: Places) -> None:
         self.calls = calls
-        self.state = state
+        self.places = places
+        # Whoever searches the audit log.
+        self.searching = asyncio.Lock()
         self.samples = Samples(calls.access.supervisor)
         self.news = News()
         self.streams = streams
@@ -67,6 +76,7 @@ class Site:
             token=self._tokens.of(caller),
             path=request.url.path,
             audits=audits_some(self.calls.access.authority.policy, caller.identity),
+            audits_all=audits_all(self.calls.access.authority.policy, caller.identity),
             **values,
         )
         response = HTMLResponse(text, status)
@@ -76,7 +86,9 @@ class Site:
     def notice(self, title: str, words: str, status: int) -> Response:
         """A page that says what went wrong, to whomever."""
         template = self._templates.get_template("notice.html")
-        text = template.render(me=None, path="", audits=False, title=title, words=words)
+        text = template.render(
+            me=None, path="", audits=False, audits_all=False, title=title, words=words
+        )
         return HTMLResponse(text, status)
 
     def check_token(self, request: HTTPConnection, token: str, caller: Caller) -> None:

@@ -240,11 +240,13 @@ async def _console(config: ServerConfig, calls: Calls, line: Line) -> "Console |
         return None
     # Those who do without need not wait for the import.
     from jobworker.console.console import Console
+    from jobworker.console.site import Places
 
     backend = config.runtime_directory() / "web.sock"
     edge = Edge(tls_files(config), backend, _limits(config), FOR_BROWSERS)
     settings, stall = config.console, config.connections.stall_seconds
-    console = Console(edge, calls, settings.hosts, stall, Path(config.state_dir))
+    audit = Path(config.audit.directory) if config.audit.directory else None
+    console = Console(edge, calls, settings.hosts, stall, Places(Path(config.state_dir), audit))
     await console.start(backend, address, line.listening)
     return console
 

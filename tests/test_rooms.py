@@ -113,8 +113,8 @@ ALLOWED = {
     "console": "authz authz.policy grpc_api grpc_api.guard grpc_api.service proto supervisor",
     # They tell of jobs in the words of the command.
     "console.pages": """
-        authz authz.policy authz.workbench cli cli.display client console grpc_api.guard proto
-        supervisor
+        authz authz.audit authz.policy authz.workbench cli cli.display client console
+        grpc_api.guard proto supervisor
     """,
     "console.live": "client console console.pages grpc_api.guard grpc_api.service proto supervisor",
     "console.app": "console console.live console.pages grpc_api.guard supervisor",
@@ -153,7 +153,7 @@ DOORS = {
     "cli.commands": "new_job",
     "cli.display": "attempts job lines progress rights sink table usage",
     "console.live": "job jobs terminal usage",
-    "console.pages": "acts job jobs me policy schedules several start terminal usage views",
+    "console.pages": "acts audit job jobs me policy schedules several start terminal usage views",
     "grpc_api.admin": "acts caller desk drain",
     "grpc_api.edge": "admission credentials edge output_connection peers tls",
     "grpc_api.guard": """

@@ -17,6 +17,8 @@ from jobworker.authz.audit.record import Carried, Changed, Decided, Event, Recor
 
 # A clock that is set back makes times stand out of order.
 CLOCKS = timedelta(days=1)
+# After so many it is asked whether that is enough.
+_LINES_BETWEEN = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,32 +58,40 @@ class Wanted:
 
 
 def search(
-    directory: Path, wanted: Wanted, limit: int, damaged: Callable[[AuditBroken], None]
+    directory: Path,
+    wanted: Wanted,
+    limit: int,
+    damaged: Callable[[AuditBroken], None],
+    enough: Callable[[], bool] = lambda: False,
 ) -> Iterator[Line]:
     """Yield the lines that are wanted, the oldest first; the last `limit`, unless that is 0.
 
-    `damaged` is told of each line that may be wanted and is no record.
+    `damaged` is told of each line that may be wanted and is no record; once it is `enough`,
+    what has been found is all.
 
     Raises:
         AuditError: A file cannot be read.
     """
     files = _in_time(files_of(directory), wanted)
-    finding = _Finding(wanted, damaged)
+    finding = _Finding(wanted, damaged, enough)
     if not limit:
         for file in files:
             yield from finding.in_file(file)
         return
     found: list[Line] = []
     for file in reversed(files):
-        if len(found) >= limit:
+        if len(found) >= limit or enough():
             break
         found = [*deque(finding.in_file(file), maxlen=limit - len(found)), *found]
     yield from found
 
 
 class _Finding:
-    def __init__(self, wanted: Wanted, damaged: Callable[[AuditBroken], None]) -> None:
+    def __init__(
+        self, wanted: Wanted, damaged: Callable[[AuditBroken], None], enough: Callable[[], bool]
+    ) -> None:
         self._wanted = wanted
+        self._enough = enough
         self._damaged = damaged
         # What stands in a line as it is: most lines need not be decoded then.
         exact = (wanted.user, wanted.owner, wanted.tenant)
@@ -92,6 +102,8 @@ class _Finding:
     def in_file(self, file: Path) -> Iterator[Line]:
         try:
             for number, text in enumerate(texts_of(file), 1):
+                if number % _LINES_BETWEEN == 0 and self._enough():
+                    return
                 if not all(part in text for part in self._parts):
                     continue
                 try:

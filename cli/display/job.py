@@ -107,7 +107,7 @@ def job_text(job: JobStatus, now: datetime) -> str:
         "Stops by": _stop_text(job),
         "Limits": limits_text(job.limits),
         "Used": usage_text(job.usage) if job.usage else "",
-        "Ready": _ready_text(job),
+        "Ready": ready_text(job),
         "Attempt": str(job.attempt) if job.attempts else "",
         "Before": attempts_text(job.attempts),
         "Detail": job.detail,
@@ -115,7 +115,7 @@ def job_text(job: JobStatus, now: datetime) -> str:
     return "\n".join(f"{name + ':':<11}{printable(text)}" for name, text in rows.items() if text)
 
 
-def _ready_text(job: JobStatus) -> str:
+def ready_text(job: JobStatus) -> str:
     """Whether it is, of a job with a health check that goes on."""
     if job.ended or not job.request.HasField("health"):
         return ""
@@ -124,11 +124,12 @@ def _ready_text(job: JobStatus) -> str:
 
 def attempts_text(attempts: Sequence[Attempt]) -> str:
     """Return how the latest attempts before ended: "3 exited with 1, 2 killed by KILL"."""
-    ends = (f"{one.number} {_end_text(one)}" for one in reversed(attempts[-_SHOWN_ATTEMPTS:]))
+    ends = (f"{one.number} {end_text(one)}" for one in reversed(attempts[-_SHOWN_ATTEMPTS:]))
     return ", ".join(ends) + (", ..." if len(attempts) > _SHOWN_ATTEMPTS else "")
 
 
-def _end_text(ended: JobStatus | Attempt) -> str:
+def end_text(ended: JobStatus | Attempt) -> str:
+    """Return how a job, or an attempt of one, ended."""
     if ended.reason == "lost":
         return "lost, exit code unknown"
     if ended.reason == "cannot_start":
@@ -191,7 +192,7 @@ def outcome_text(job: JobStatus) -> str:
     """Return how a job ended, or its state while it has not: "exited with 3"."""
     if not job.ended:
         return job.state
-    return never_begun(job) or _end_text(job)
+    return never_begun(job) or end_text(job)
 
 
 def _when(time: datetime | None, now: datetime) -> str:

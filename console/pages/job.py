@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from jobworker.cli.display.job import command_text
 from jobworker.client.messages import JobStatus, read_job
 from jobworker.console.pages.acts import ACTS, act_of, fitting
-from jobworker.console.pages.views import facts, mood
+from jobworker.console.pages.views import attempts, facts, mood
 from jobworker.console.site import Site, Verbatim
 from jobworker.console.streams import Sent
 from jobworker.console.text import PlainText, visible
@@ -65,6 +65,7 @@ async def job(site: Site, request: Request, caller: Caller) -> Response:
         title=read.request.name or found.id,
         command=Verbatim("\n".join(map(visible, command_text(read).split("\n")))),
         facts=facts(message),
+        attempts=attempts(message),
         mood=mood(read),
         over=read.ended and (read.output_complete or tail is None),
         acts=[name for name, one in ACTS.items() if may[one.action]],

@@ -99,7 +99,7 @@ async def usage(site: Site, request: Request, caller: Caller) -> Response:
         kept=kept,
         whole=whole,
         all_kept=all_kept,
-        host=_host(site.state) if everything else {},
+        host=_host(site.places.state) if everything else {},
         most=MOST_JOBS,
         live="/live/usage",
     )

@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from google.protobuf.message import Message
 
-from jobworker.cli.display.job import command_text, labels_text, outcome_text
+from jobworker.cli.display.job import command_text, end_text, labels_text, outcome_text, ready_text
 from jobworker.cli.display.usage import limits_text, usage_text
 from jobworker.cli.job_ids import short_id
 from jobworker.cli.quantities import size_text, span_text
@@ -76,6 +76,8 @@ def facts(message: pb.QueryStatusResponse) -> dict[str, str]:
         "Name": job.request.name,
         "Labels": labels_text(job),
         "Owner": f"{job.owner} (tenant {job.tenant})" if job.tenant else job.owner,
+        "Ready": ready_text(job),
+        "Attempt": str(job.attempt) if job.attempts else "",
         "Started": moment(job.created_at),
         "Ended": moment(ended),
         "Took": span_text(ended - job.created_at) if ended and job.created_at else "",
@@ -88,6 +90,30 @@ def facts(message: pb.QueryStatusResponse) -> dict[str, str]:
         "Output": f"{size_text(job.output_bytes)}{dropped}",
     }
     return {name: visible(text) for name, text in told.items() if text}
+
+
+class AttemptRow(TypedDict):
+    """A time that a job was started before; all texts are visible characters."""
+
+    number: int
+    started: str
+    took: str
+    end: str
+    output: str
+
+
+def attempts(message: pb.QueryStatusResponse) -> list[AttemptRow]:
+    """The attempts before this one, the latest first."""
+    return [
+        AttemptRow(
+            number=one.number,
+            started=moment(one.started_at),
+            took=span_text(one.ended_at - one.started_at),
+            end=visible(": ".join(filter(None, (end_text(one), one.detail)))),
+            output=size_text(one.output_end - one.output_begin),
+        )
+        for one in reversed(read_job(message).attempts)
+    ]
 
 
 def stamped(message: Message, field: str) -> str:

@@ -17,7 +17,7 @@ SIZES = ((400, 800), (1600, 1000))
 # https://github.com/dequelabs/axe-core, which `make venv` fetches.
 AXE = next(iter(sorted((ROOT / "build/vendor").glob("axe-*.min.js"))), None)
 PATHS = (
-    *("/queue", "/schedules", "/start", "/usage", "/me", "/nothing"),
+    *("/queue", "/schedules", "/start", "/usage", "/audit", "/me", "/nothing"),
     *("/policy", "/policy?who=cn%3Dbob&action=stop&job=team-a%2Falice"),
 )
 ROWS = "document.querySelector('#terminal .xterm-rows').textContent"

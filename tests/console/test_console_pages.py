@@ -2,6 +2,7 @@
 
 import html
 import re
+from pathlib import Path
 
 import pytest
 
@@ -271,3 +272,19 @@ def test_what_is_not_there(server: Server, alice: Browser) -> None:
         assert alice.get(path).status == 404
     assert alice.ask("DELETE", "/jobs", {"origin": alice.origin}).status == 405
     assert alice.get("/jobs?before=nothing").status == 400
+
+
+def test_a_job_that_is_started_again_has_its_attempts(
+    server: Server, alice: Browser, tmp_path: Path
+) -> None:
+    count = f'echo $$ >>"{tmp_path}/tries"; [ "$(wc -l <"{tmp_path}/tries")" -gt 2 ] || exit 7'
+    words = ("--restart", "on-failure", "--restart-delay", "10ms")
+    job = server.ask("alice", "start", *words, "--", "sh", "-c", count)
+    server.end("alice", job)
+    page = alice.get(f"/jobs/{job}").text
+    assert "<dt>Attempt</dt><dd>3</dd>" in page
+    table = page.partition("<h2>Attempts before</h2>")[2].partition("</table>")[0]
+    assert re.findall(r"<tr><td>(\d)</td>", table) == ["2", "1"]
+    assert table.count("exited with 7") == 2
+    once = done(server, "alice", "true")
+    assert "Attempts before" not in alice.get(f"/jobs/{once}").text
