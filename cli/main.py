@@ -30,6 +30,7 @@ _COMMANDS = {
     "status": ("commands.status", "status"),
     "wait": ("commands.wait", "wait"),
     "list": ("commands.status", "list_jobs"),
+    "events": ("events.events", "events"),
     "stats": ("commands.stats", "stats"),
     "top": ("top.top", "top"),
     "logs": ("commands.logs", "logs"),

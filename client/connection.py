@@ -180,6 +180,15 @@ class Service:
         finally:
             call.cancel()
 
+    def events(self, request: pb.EventsRequest) -> Generator[pb.Event, None, None]:
+        """Yield what happens to jobs as the server tells it; closing ends the call."""
+        call = self._stub.Events(request)
+        try:
+            with calling():
+                yield from call
+        finally:
+            call.cancel()
+
     def output_connection(self) -> OutputConnection:
         """Connect anew, for the output of one job without gRPC. Raises NotServed."""
         return OutputConnection(self.endpoint)

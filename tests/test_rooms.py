@@ -125,6 +125,7 @@ ALLOWED = {
     "cli.commands": "cli cli.display client proto",
     "cli.top": "cli cli.display client proto",
     "cli.files": "cli cli.display client",
+    "cli.events": "cli cli.display client proto",
     "cli.services": "cli cli.commands cli.display client proto",
     "cli.schedules": "cli cli.commands cli.display client proto",
     "cli.setup": "authz authz.ca cli cli.display client proto",
@@ -159,7 +160,7 @@ DOORS = {
     "grpc_api.guard": """
         access audit_trail call_counter fields guard job_trail references refusal rules
     """,
-    "grpc_api.service": "messages output_service reflection service turns",
+    "grpc_api.service": "events messages output_service reflection service turns",
     "grpc_api.signer": "asking signer wire",
     "grpc_api.upkeep": "expiry file_watch health memory metrics reload",
     "supervisor.host": """

@@ -49,6 +49,7 @@ RULES: dict[str, MethodRule] = {
     "Get": MethodRule("get", About.ONE_JOB, lasting=True),
     "Wait": MethodRule("status", About.ONE_JOB, lasting=True),
     "List": MethodRule("list", About.EACH_JOB),
+    "Events": MethodRule("list", About.EACH_JOB, lasting=True),
     "Remove": MethodRule("stop", About.ONE_JOB),
     "Prune": MethodRule("stop", About.EACH_JOB),
     "WouldPrune": MethodRule("stop", About.EACH_JOB),

@@ -16,6 +16,7 @@ from jobworker.grpc_api.guard.fields import check_fields
 from jobworker.grpc_api.guard.guard import Call, current_call
 from jobworker.grpc_api.guard.refusal import invalid
 from jobworker.grpc_api.service.can_i import can_i, rights
+from jobworker.grpc_api.service.events import EventLog, serve
 from jobworker.grpc_api.service.files import Files
 from jobworker.grpc_api.service.forward import Carried, carry
 from jobworker.grpc_api.service.input import Inputs
@@ -53,6 +54,7 @@ class WorkerService(WorkerServiceServicer):
         quotas: QuotasConfig,
         drained: Callable[[], str],
         signer: str = "",
+        events: EventLog | None = None,
     ) -> None:
         """`drained` says why nothing new is started now, if that is so.
 
@@ -66,6 +68,7 @@ class WorkerService(WorkerServiceServicer):
         self._files = Files(access.supervisor)
         self._schedules = Schedules(access, self._orders)
         self._renewal = Renewal(access, signer)
+        self._events = events or EventLog()
 
     async def Start(self, request: pb.StartRequest, context: _Context) -> pb.StartResponse:
         """Run a program; see the contract for this and all below."""
@@ -218,6 +221,10 @@ class WorkerService(WorkerServiceServicer):
         self, request: pb.PruneRequest, context: _Context
     ) -> pb.WouldPruneResponse:
         return await would_prune(self._access, current_call(), request)
+
+    async def Events(self, request: pb.EventsRequest, context: _Context) -> AsyncIterator[pb.Event]:
+        async for event in serve(self._events, self._access, current_call(), request):
+            yield event
 
     async def AddSchedule(
         self, request: pb.AddScheduleRequest, context: _Context

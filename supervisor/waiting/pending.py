@@ -166,6 +166,7 @@ class Pending:
             return self._in_vain.pop(job.id, "")
 
         def recorded() -> None:
+            self._turn.tell(LiveJob(job))
             if why := settled():
                 self.give_up(LiveJob(job), Reason.DEPENDENCY_FAILED, why)
 

@@ -120,6 +120,15 @@ def test_schedules(server: Server) -> None:
     assert told(server, "schedule", "schedule list") == []
 
 
+def test_events(server: Server) -> None:
+    (job,) = told(server, "job", "start --name told", "--", "true")
+    told(server, "job", "wait", str(job["id"]))
+    events = told(server, "event", "events", "--name", "told")
+    assert {event["job"]["id"] for event in events} == {job["id"]}
+    for event in events:
+        CHECKS["job"](event["job"])
+
+
 def test_services(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "services.yaml"
     path.write_text("services:\n  svc: {command: sleep 1000}\n")

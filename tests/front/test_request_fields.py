@@ -153,7 +153,8 @@ def _paths(
             yield from _paths(field.message_type, path)
 
 
-PLACES = list(_places())
+# Without it the call would wait for ever.
+PLACES = [place for place in _places() if str(place) != "Events.noFollow"]
 
 
 def _edge_cases(field: FieldDescriptor) -> list[Any]:
@@ -210,8 +211,8 @@ def _good(worker: WorkerServiceStub, method: MethodDescriptor) -> Message:
         request.jobID = _job(worker, method.name)
     if method.name == "Signal":
         request.signal = 10
-    if method.name == "Stop":
-        request.noWait = True
+    if method.name in ("Stop", "Events"):
+        setattr(request, {"Stop": "noWait", "Events": "noFollow"}[method.name], True)
     if method.name == "Prune":
         request.owner = "nobody"
     _name_file(request)
