@@ -1,4 +1,4 @@
-"""A job's output and end, read across broken connections."""
+"""A job's output and end, and what happens to jobs, read across broken connections."""
 
 from collections.abc import Generator
 from contextlib import closing
@@ -102,6 +102,33 @@ def wait_for_end(
             return service.wait(request)
         except CallFailed as error:
             outlast(error, outage, service, f"the end of {request.jobID}")
+
+
+def read_events(
+    service: Service, request: pb.EventsRequest, outage: Outage | None = None
+) -> Generator[pb.Event, None, None]:
+    """Yield the events that `request` selects; after a broken connection, from behind the last.
+
+    Raises:
+        CallFailed: The server refused.
+        CertificateEnded: One's certificate has expired meanwhile, or was revoked.
+        GaveUp: The connection broke and did not come back in time.
+    """
+    outage = outage or Outage()
+    rest = pb.EventsRequest()
+    rest.CopyFrom(request)
+    while True:
+        try:
+            with closing(service.events(rest)) as events:
+                for event in events:
+                    outage.over()
+                    rest.cursor = event.cursor
+                    rest.ClearField("since")
+                    if not event.at:
+                        yield event
+            return
+        except CallFailed as error:
+            outlast(error, outage, service, "the events")
 
 
 def outlast(error: CallFailed, outage: Outage, service: Service, sought: str) -> None:

@@ -57,7 +57,7 @@ def events(
     When the connection breaks it goes on from there once the server is back.
     With -o json each has a cursor, from behind which a later call goes on.
     """
-    from jobworker.client.events import read_events
+    from jobworker.client.follow import read_events
     from jobworker.proto import workerservice_pb2 as pb
 
     pairs = [text.partition("=") for text in labels]

@@ -49,6 +49,9 @@ RUNNING = JobStatus(
     usage=None,
     request=pb.StartRequest(graceSeconds=5),
     inside=None,
+    attempt=1,
+    attempts=(),
+    ready=True,
     detail="",
 )
 JOB_WITHOUT_TENANT = replace(RUNNING, id="0195-long", tenant="")

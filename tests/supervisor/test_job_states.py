@@ -109,10 +109,12 @@ def test_every_job_can_end_at_any_time(happenings: list[Happening], end: Happeni
         for happening in happenings:
             if happening in LIFE[state]:
                 state = after(state, happening)  # noqa: PLW2901 - how it goes on
-        if state is State.RESTARTING:
-            # Nobody can lose it: it is stopped, or waits for its turn.
-            end = Happening.STOP_ASKED
-        last = Happening.GIVEN_UP if state is State.PENDING else end
+        # Between two attempts nobody can lose it: it is stopped, or waits for its turn.
+        lasts = {
+            State.PENDING: Happening.GIVEN_UP,
+            State.RESTARTING: Happening.STOP_ASKED,
+        }
+        last = lasts.get(state, end)
         assert state is State.ENDED or after(state, last) is State.ENDED
 
 

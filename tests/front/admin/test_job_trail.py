@@ -44,7 +44,7 @@ def test_what_it_records_itself_it_dates_by_a_clock_that_is_not_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     jobs = trail(timedelta(hours=1))
-    jobs._waiting["one"] = Mock(state=None)
+    jobs._waiting["one"] = Mock(state=None, attempts=())
     jobs._record()
     monkeypatch.setattr(time, "time_ns", lambda: 0)
     assert MINUTE_NS <= jobs.within_ns() < 30 * MINUTE_NS

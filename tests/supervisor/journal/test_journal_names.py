@@ -44,7 +44,7 @@ def test_jobs_of_before_have_no_name_and_those_of_now_are_found_by_it(tmp_path: 
         as_before(path, version)
         journal = Journal(path)
         assert journal.find(before.id).request == before  # type: ignore[union-attr]
-        assert [entry for entry, _ in journal.waiting()] == [Entry(waits.id, *ME, "default")]
+        assert [entry for entry, *_ in journal.waiting()] == [Entry(waits.id, *ME, "default")]
         new = request("nightly")
         journal.insert(Job(new, 1))
         assert named(journal, "nightly") == [new]
@@ -58,5 +58,5 @@ def test_one_that_waits_has_its_name_for_the_next_service(tmp_path: Path) -> Non
     journal = Journal(tmp_path / "journal.sqlite")
     waits = request("nightly", "default")
     journal.insert(Job(waits, 1, state=State.PENDING))
-    assert [entry.name for entry, _ in journal.waiting()] == ["nightly"]
+    assert [entry.name for entry, *_ in journal.waiting()] == ["nightly"]
     journal.close()
