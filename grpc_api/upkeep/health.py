@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 PARTS = ("policy", "tls", "audit", "supervisor")
 # A supervisor that is replaced is away for less.
 _ANSWER_SECONDS = 3.0
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 2.0
 
 
 class Health(aio.HealthServicer):  # type: ignore[misc] # not in grpc-stubs

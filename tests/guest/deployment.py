@@ -243,6 +243,27 @@ def test_a_service_that_is_killed_comes_back(installed: str) -> None:
     assert status(job)["reason"] == "lost"
 
 
+def test_the_signer_renews_what_its_unit_lets_it(installed: str) -> None:
+    """As docs/operations.md has it typed; the front is another user, and has no key of the CA's."""
+    type_in(
+        "install --mode=644 deploy/jobworker-signer.service /etc/systemd/system/\n"
+        "systemctl daemon-reload\n"
+        "systemctl enable --now jobworker-signer"
+    )
+    socket = Path("/run/jobworker-signer/socket")
+    until(socket.exists)
+    SETTINGS.write_text(SETTINGS.read_text().replace('renewal: ""', f"renewal: {socket}"))
+    checked = type_in(f"jobworker serve --check --config {SETTINGS}")
+    assert "warning" not in checked
+    type_in("systemctl reload jobworker")
+    before = alice("jobworker whoami --output json")
+    alice("jobworker cert renew")
+    after = alice("jobworker whoami --output json")
+    assert json.loads(after)["serial"] != json.loads(before)["serial"]
+    signed = of_systemd("journalctl", "--unit=jobworker-signer", "--output=cat")
+    assert f"renewed cn=alice ou=team-a: {json.loads(after)['serial']}" in signed
+
+
 def test_who_leaves_is_locked_out_and_their_jobs_end(installed: str) -> None:
     job = alice("jobworker start -- sleep 1000")
     assert job in type_in(blocks()[-1])
