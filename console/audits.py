@@ -1,23 +1,33 @@
 """Who may ask how the policy in force decides: those whom it lets `audit`, about those jobs."""
 
-from functools import lru_cache
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 from jobworker.authz.identity import Identity
 from jobworker.authz.policy.policy import Policy
 from jobworker.authz.policy.rights import may_everywhere, may_somewhere
 
 AUDIT = "audit"
-# A policy never changes, and each page asks.
-_REMEMBERED = 256
+_MOST_REMEMBERED = 1024
+_Asked = Callable[[Policy, Identity, str], bool]
+# A policy never changes, and each page asks; one that is no longer in force is forgotten.
+_remembered: WeakKeyDictionary[Policy, dict[tuple[Identity, _Asked], bool]] = WeakKeyDictionary()
 
 
-@lru_cache(_REMEMBERED)
 def audits_some(policy: Policy, identity: Identity) -> bool:
     """Whether there are jobs that somebody may audit."""
-    return may_somewhere(policy, identity, AUDIT)
+    return _told(policy, identity, may_somewhere)
 
 
-@lru_cache(_REMEMBERED)
 def audits_all(policy: Policy, identity: Identity) -> bool:
     """Whether somebody may audit every job, and so read all of the policy."""
-    return may_everywhere(policy, identity, AUDIT)
+    return _told(policy, identity, may_everywhere)
+
+
+def _told(policy: Policy, identity: Identity, asked: _Asked) -> bool:
+    answers = _remembered.setdefault(policy, {})
+    if (answer := answers.get((identity, asked))) is None:
+        if len(answers) >= _MOST_REMEMBERED:
+            answers.clear()
+        answer = answers[identity, asked] = asked(policy, identity, AUDIT)
+    return answer
