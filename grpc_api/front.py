@@ -34,7 +34,6 @@ from jobworker.grpc_api.guard.call_counter import CallCounter
 from jobworker.grpc_api.guard.guard import Guard
 from jobworker.grpc_api.guard.job_trail import keep_recording
 from jobworker.grpc_api.privileges import become_front, warning
-from jobworker.grpc_api.service.events import EventLog
 from jobworker.grpc_api.service.output_service import OutputService
 from jobworker.grpc_api.service.service import WorkerService
 from jobworker.grpc_api.service.turns import Turns
@@ -140,7 +139,6 @@ async def _serve(config: ServerConfig, line: Line) -> None:
         config.quotas,
         lambda: drain.words,
         config.tls.renewal,
-        EventLog.of(supervisor),
     )
     add_WorkerServiceServicer_to_server(service, server)
     turns = Turns(policy, config.quotas, trail, revoked=edge.revoked, drained=lambda: drain.words)

@@ -160,7 +160,7 @@ DOORS = {
     "grpc_api.guard": """
         access audit_trail call_counter fields guard job_trail references refusal rules
     """,
-    "grpc_api.service": "events messages output_service reflection service turns",
+    "grpc_api.service": "messages output_service reflection service turns",
     "grpc_api.signer": "asking signer wire",
     "grpc_api.upkeep": "expiry file_watch health memory metrics reload",
     "supervisor.host": """

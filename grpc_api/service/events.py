@@ -60,10 +60,13 @@ class _Begin(NamedTuple):
 class EventLog:
     """The latest events, numbered from 1 in the order in which the supervisor told of them.
 
-    Each is a state that a job has come to; it is told once for each of its attempts.
+    Each is a state that a job has come to; it is told once for each of its attempts. Nothing
+    is listened to before somebody asks for the first time: that costs every job a little.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, supervisor: SupervisorClient) -> None:
+        self._supervisor = supervisor
+        self._listening = False
         self._front = secrets.token_hex(4)
         self._began_ns = time.time_ns()
         self._events: deque[_Event] = deque(maxlen=KEPT)
@@ -72,12 +75,13 @@ class EventLog:
         self._told_ns = 0
         self._news = asyncio.Event()
 
-    @classmethod
-    def of(cls, supervisor: SupervisorClient) -> "EventLog":
-        """One that hears from the supervisor from here on."""
-        log = cls()
-        supervisor.observe(log.within_ns, log.told)
-        return log
+    async def listen(self) -> None:
+        """Have the supervisor tell, and return when it has told what is known now."""
+        if not self._listening:
+            self._listening = True
+            self._supervisor.observe(self.within_ns, self.told)
+        # It answers in the order in which it is asked.
+        await self._supervisor.owners()
 
     def within_ns(self) -> int:
         """How long ago the end of a job may be that was not told."""
@@ -144,6 +148,7 @@ async def serve(
     """The events that the caller may list, as the request wants them. Raises Refusal."""
     if request.cursor and request.HasField("since"):
         raise invalid("since", "a cursor and a time both say where to begin")
+    await log.listen()
     number, missed, before_ns = log.begin(request)
     yield pb.Event(cursor=log.cursor(number), missed=missed, at=not missed)
     while True:

@@ -54,7 +54,6 @@ class WorkerService(WorkerServiceServicer):
         quotas: QuotasConfig,
         drained: Callable[[], str],
         signer: str = "",
-        events: EventLog | None = None,
     ) -> None:
         """`drained` says why nothing new is started now, if that is so.
 
@@ -68,7 +67,7 @@ class WorkerService(WorkerServiceServicer):
         self._files = Files(access.supervisor)
         self._schedules = Schedules(access, self._orders)
         self._renewal = Renewal(access, signer)
-        self._events = events or EventLog()
+        self._events = EventLog(access.supervisor)
 
     async def Start(self, request: pb.StartRequest, context: _Context) -> pb.StartResponse:
         """Run a program; see the contract for this and all below."""
