@@ -71,6 +71,42 @@ class Moment(click.ParamType[datetime]):
             )
 
 
+class Ahead(click.ParamType[datetime]):
+    """A point in time to come: a time of day (18:00), the next there is, or as Moment has it."""
+
+    name = "time"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        """Return the time, in UTC; what is none, or is past, is a usage error."""
+        text = str(value)
+        try:
+            then = _time_of_day(text) or datetime.fromisoformat(text).astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail(
+                f"{value!r} is neither a time of day, such as 18:00, "
+                "nor a date and time, such as 2026-01-31T12:00:00Z",
+                param,
+                ctx,
+            )
+        if then < datetime.now(UTC):
+            self.fail(f"{text} is past", param, ctx)
+        return then
+
+
+def _time_of_day(text: str) -> datetime | None:
+    """Return when that is for the next time, in UTC; None for what is no time of day."""
+    match = re.fullmatch(r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?", text)
+    if match is None:
+        return None
+    hour, minute, second = (int(part or 0) for part in match.groups())
+    # By the clock on the wall, however long the day is.
+    now = datetime.now().astimezone().replace(tzinfo=None)
+    then = now.replace(hour=hour, minute=minute, second=second, microsecond=0)
+    return (then if then > now else then + timedelta(days=1)).astimezone(UTC)
+
+
 class Bytes(click.ParamType[int]):
     """A size: 4096, 64K, 10M, 1G or 1T, the units powers of 1024. Its value is in bytes."""
 

@@ -338,6 +338,8 @@ def _value(message: Message, field: Any) -> Any:
         return list(value)
     if field.has_presence and not message.HasField(field.name):
         return None
+    if isinstance(value, Timestamp):
+        return _time(value).isoformat().replace("+00:00", "Z")
     if field.message_type is not None:
         return told(value)
     return word(field.enum_type, value) if field.enum_type is not None else value

@@ -232,7 +232,9 @@ class Waiting:
     """Where a job waits for its turn: the queue's name, empty for nowhere, and how.
 
     Of an owner's in a queue the higher `priority` comes first; `timeout` is in
-    seconds, 0 for none. It comes `after` the jobs of these IDs, if all have that outcome.
+    seconds, 0 for none. It comes `after` the jobs of these IDs, if all have that outcome,
+    and not before `at_us`, microseconds since 1970 by the wall clock, nor `delay` seconds after
+    it was asked for; 0 for at once.
     """
 
     queue: str = ""
@@ -240,6 +242,8 @@ class Waiting:
     timeout: float = 0.0
     after: tuple[str, ...] = ()
     outcome: AfterOutcome = AfterOutcome.UNSPECIFIED
+    at_us: int = 0
+    delay: float = 0.0
 
 
 AT_ONCE = Waiting()

@@ -57,7 +57,8 @@ AS_BYTES = {
 # What a status tells in fields of its own, or to nobody.
 BESIDES = {*AS_BYTES, *AS_BYTES.values(), "tenant", "requestID", "uploads"}
 # What takes input is not started again: a request has the one or the other.
-EITHER, OR = {"input", "terminal"}, {"restart"}
+# And it begins at a time, or after a while.
+EITHER, OR = {"input", "terminal", "startAt"}, {"restart", "startInSeconds"}
 # What the JSON has under other names, or not at all.
 UNTOLD = {
     *("command_name", "arguments", "raw_arguments", "raw_working_directory", "no_network"),
@@ -87,6 +88,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "environment": st.dictionaries(names, names, min_size=1, max_size=3),
     "StartRequest.labels": st.dictionaries(names, names, min_size=1, max_size=3),
     "rawArguments": st.lists(names.map(lambda name: b"\xff" + name.encode()), min_size=1),
+    "Timestamp.nanos": st.integers(1, 999).map((10**6).__mul__),
     "port": st.integers(1, 65535),
     # Of an upload; what else is said of it must hold of its data.
     "Upload.name": st.binary(min_size=1, max_size=8).map(bytes.hex).map(str.encode),
@@ -231,10 +233,10 @@ OPTIONS = [
     *("--output-limit", "1M", "--output-overflow", "stop-job", "--output-rate", "2M"),
     *("--tenant", "team-a", "--name", "nightly", "--label", "a=b", "--request-id", "key"),
 ]
-INPUT = ["--interactive", "--tty"]
+INPUT = ["--interactive", "--tty", "--at", "23:59"]
 RESTART = [
     *("--restart", "always", "--restart-max", "3", "--restart-delay", "2s", "--persist"),
-    *("--restart-max-delay", "1m", "--healthy-after", "30s", "--no-restart-on", "5"),
+    *("--in", "2h", "--restart-max-delay", "1m", "--healthy-after", "30s", "--no-restart-on", "5"),
 ]
 
 
@@ -254,7 +256,8 @@ def test_the_options_of_the_command_ask_for_every_field(journal: Journal) -> Non
         done = CliRunner().invoke(command, words, catch_exceptions=False)
         assert done.exit_code == 0, done.output
         request = requests.pop()
-        assert _unset(request) - set(AS_BYTES.values()) == others
+        # A time of day has no parts of a second.
+        assert _unset(request) - set(AS_BYTES.values()) - {"startAt.nanos"} == others
         check(request, journal)
 
 

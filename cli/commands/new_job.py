@@ -2,13 +2,15 @@
 
 import functools
 import os
+from collections import deque
 from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from jobworker.cli.job_ids import JobID
-from jobworker.cli.quantities import MOST_COUNT, Bytes, Number, Seconds
+from jobworker.cli.quantities import MOST_COUNT, Ahead, Bytes, Number, Seconds
 from jobworker.cli.restarts import (
     HEALTH_OPTIONS,
     NO_RESTART,
@@ -60,6 +62,8 @@ class JobOptions(RestartOptions):
     queue: str
     priority: int
     queue_timeout: float
+    start_at: datetime | None
+    start_in: float
     after: tuple[str, ...]
     after_outcome: str | None
     tenant: str
@@ -283,6 +287,21 @@ _PLACE = (
 )
 _AFTER = (
     click.option(
+        "--at",
+        "start_at",
+        type=Ahead(),
+        metavar="TIME",
+        help="Start it then: the next 18:00 there is, or a date and time.",
+    ),
+    click.option(
+        "--in",
+        "start_in",
+        type=Seconds(),
+        default=0,
+        metavar="TIME",
+        help="Start it so long from now.",
+    ),
+    click.option(
         "--after",
         type=JobID(),
         multiple=True,
@@ -309,6 +328,8 @@ _OF_THE_OTHER = {
     "queue": "",
     "priority": 0,
     "queue_timeout": 0,
+    "start_at": None,
+    "start_in": 0,
     "after": (),
     "after_outcome": None,
     "uploads": (),
@@ -376,6 +397,8 @@ _OPTIONS = (
 _OF_A_RUN = (*_PROGRAM, _CWD, *_PLACE, *RESTART_OPTIONS, *HEALTH_OPTIONS, *_OUTPUT, LABEL)
 _OF_NOBODY = {
     "uploads": (),
+    "start_at": None,
+    "start_in": 0,
     "after": (),
     "after_outcome": None,
     "interactive": False,
@@ -432,8 +455,13 @@ def start_request(job: JobOptions, *, stored: bool = False) -> "pb.StartRequest"
         loginEnvironment=job["login"],
         restart=restart_policy(job),
         health=health_check(job),
+        startInSeconds=job["start_in"],
     )
     request.uploads.extend(uploads_of(job["uploads"]))
+    if job["start_at"] is not None:
+        if job["start_in"]:
+            raise click.UsageError("--at and --in both say when it is started")
+        request.startAt.FromDatetime(job["start_at"])
     variables = [_variable(text) for text in job["environment"]]
     # Whatever the locale, these are the bytes of this command's own arguments.
     set_texts(request, map(os.fsencode, job["words"]), variables, os.fsencode(job["cwd"]))
@@ -442,9 +470,14 @@ def start_request(job: JobOptions, *, stored: bool = False) -> "pb.StartRequest"
 
 def with_whole_ids(service: "Service", request: "pb.StartRequest") -> "pb.StartRequest":
     """Return the request with the IDs of the jobs to come after: a name may be another's later."""
+    from jobworker.proto import workerservice_pb2 as pb
+
     if request.after:
         # An older server would start it at once; this call came with what it asks for.
         service.schedules(_NOBODY)
+    if request.HasField("startAt") or request.startInSeconds:
+        # And so would one that is older than this.
+        deque(service.events(pb.EventsRequest(noFollow=True, owner=_NOBODY)), maxlen=0)
     whole = [service.status(called).jobID for called in request.after]
     request.after[:] = whole
     return request

@@ -143,7 +143,7 @@ def request_message(request: Request) -> pb.StartRequest:
 
     Without texts, tenant and key: they are told in other fields, or to nobody.
     """
-    return pb.StartRequest(
+    told = pb.StartRequest(
         graceSeconds=request.grace,
         timeoutSeconds=request.limits.timeout,
         outputLimit=pb.OutputLimit(
@@ -170,7 +170,11 @@ def request_message(request: Request) -> pb.StartRequest:
         restart=restart_message(request.restart) if request.restart != ONCE else None,
         health=health_message(request.health) if request.health.port else None,
         uploads=map(_upload_message, request.uploads),
+        startInSeconds=request.waiting.delay,
     )
+    if request.waiting.at_us:
+        told.startAt.FromMicroseconds(request.waiting.at_us)
+    return told
 
 
 def start_message(request: Request) -> pb.StartRequest:

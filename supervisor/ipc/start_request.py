@@ -3,6 +3,7 @@
 import math
 import re
 from hashlib import sha256
+from time import time
 
 from jobworker.proto import ipc_pb2 as ipc
 from jobworker.proto import workerservice_pb2 as pb
@@ -40,6 +41,8 @@ USUAL_DELAY = 1.0
 USUAL_LONGEST_DELAY = 300.0
 USUAL_HEALTHY = 60.0
 MAX_DELAY_SECONDS = 86400.0
+# When a job may begin at the latest.
+MAX_BEGIN_SECONDS = 366 * 86400.0
 # When a job's health is looked at; seconds.
 LEAST_INTERVAL, USUAL_INTERVAL, MOST_INTERVAL = 0.1, 5.0, 3600.0
 USUAL_START = 60.0
@@ -146,11 +149,25 @@ def _waiting(asked: pb.StartRequest) -> job.Waiting:
         "a time to wait", asked.queueTimeoutSeconds, MAX_TIMEOUT_SECONDS, "queueTimeoutSeconds"
     )
     after, outcome = _after(asked)
-    queue = asked.queue or (job.DEFAULT_QUEUE if after else "")
+    at_us, delay = _begin(asked)
+    queue = asked.queue or (job.DEFAULT_QUEUE if after or at_us or delay else "")
     for value, field in (asked.priority, "priority"), (timeout, "queueTimeoutSeconds"):
         if value and not queue:
             raise InvalidRequest("a job that waits in no queue has none", field)
-    return job.Waiting(queue, asked.priority, timeout, after, outcome)
+    return job.Waiting(queue, asked.priority, timeout, after, outcome, at_us, delay)
+
+
+def _begin(asked: pb.StartRequest) -> tuple[int, float]:
+    """When it may begin: in microseconds since 1970, and in seconds from now."""
+    delay = _seconds("a time to wait", asked.startInSeconds, MAX_BEGIN_SECONDS, "startInSeconds")
+    if not asked.HasField("startAt"):
+        return 0, delay
+    if delay:
+        raise InvalidRequest("a time and a delay both say when it begins", "startInSeconds")
+    at_us = asked.startAt.ToMicroseconds()
+    if not 0 < at_us < time() * 1e6 + MAX_BEGIN_SECONDS * 1e6:
+        raise InvalidRequest("it must begin within a year from now", "startAt")
+    return at_us, 0.0
 
 
 def _after(asked: pb.StartRequest) -> tuple[tuple[str, ...], job.AfterOutcome]:

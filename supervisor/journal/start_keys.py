@@ -55,7 +55,7 @@ _WORDS = {
     "waiting": "queue",
 }
 # Fields of a Waiting.
-_CAME_LATER = {"after", "outcome"}
+_CAME_LATER = {"after", "outcome", "at_us", "delay"}
 _SHOWN = 200
 
 

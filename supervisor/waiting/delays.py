@@ -1,9 +1,22 @@
-"""Jobs that are to be started again, and wait for the time to have come."""
+"""Jobs that wait for a time to have come: that of their next attempt, or of their first."""
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
+from time import time
+from typing import NamedTuple
 
 from jobworker.supervisor.job import Entry
+
+# How often the wall clock is looked at: nobody tells that it was set.
+LOOK_SECONDS = 10.0
+
+
+class _Held(NamedTuple):
+    entry: Entry
+    # 0 for one that waits for a length of time.
+    at_us: int
+    timer: asyncio.TimerHandle
 
 
 class Delays:
@@ -12,11 +25,25 @@ class Delays:
     def __init__(self, loop: asyncio.AbstractEventLoop, due: Callable[[Entry], None]) -> None:
         self._loop = loop
         self._due = due
-        self._held: dict[str, tuple[Entry, asyncio.TimerHandle]] = {}
+        self._held: dict[str, _Held] = {}
 
     def hold(self, entry: Entry, seconds: float) -> None:
         """Have a job wait for so long."""
-        self._held[entry.id] = entry, self._loop.call_later(seconds, self._over, entry)
+        self._hold(entry, 0, self._loop.call_later(seconds, self._over, entry))
+
+    def hold_until(self, entry: Entry, at_us: int) -> None:
+        """Have a job wait until that time, by the wall clock."""
+        left = min(LOOK_SECONDS, max(0.0, at_us / 1e6 - time()))
+        self._hold(entry, at_us, self._loop.call_later(left, self._look, entry, at_us))
+
+    def _look(self, entry: Entry, at_us: int) -> None:
+        if time() * 1e6 < at_us:
+            self.hold_until(entry, at_us)
+        else:
+            self._over(entry)
+
+    def _hold(self, entry: Entry, at_us: int, timer: asyncio.TimerHandle) -> None:
+        self._held[entry.id] = _Held(entry, at_us, timer)
 
     def _over(self, entry: Entry) -> None:
         self.discard(entry.id)
@@ -25,24 +52,28 @@ class Delays:
     def discard(self, job_id: str) -> None:
         """It waits no longer, if it did."""
         if (held := self._held.pop(job_id, None)) is not None:
-            held[1].cancel()
+            held.timer.cancel()
 
     def get(self, job_id: str) -> Entry | None:
         """The job, if it waits for a time."""
         held = self._held.get(job_id)
-        return held[0] if held else None
+        return held.entry if held else None
 
     def named(self, owner: str, name: str) -> str:
         """The ID of the owner's job of this name; empty for none."""
-        entries = (entry for entry, _ in self._held.values())
+        entries = (held.entry for held in self._held.values())
         return next((one.id for one in entries if (one.owner, one.name) == (owner, name)), "")
 
-    def explain(self, job_id: str) -> str:
-        """For how long a job waits yet, in words; empty for one that does not."""
+    def explain(self, job_id: str, *, again: bool) -> str:
+        """Until when a job waits, in words; empty for one that does not."""
         if (held := self._held.get(job_id)) is None:
             return ""
-        left = max(0.0, held[1].when() - self._loop.time())
-        return f"it is started again in {left:.0f} s"
+        started = "started again" if again else "started"
+        if held.at_us:
+            time_then = datetime.fromtimestamp(held.at_us / 1e6, UTC)
+            return f"it is {started} at {time_then:%Y-%m-%d %H:%M:%S} UTC"
+        left = max(0.0, held.timer.when() - self._loop.time())
+        return f"it is {started} in {left:.0f} s"
 
     def __len__(self) -> int:
         return len(self._held)

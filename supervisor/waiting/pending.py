@@ -76,6 +76,8 @@ class Pending:
         self._after = After()
         # Those of which an attempt has ended, until it is time for another.
         self._delays = Delays(loop, self._add)
+        # Before when some are not started, as long as they wait.
+        self._times: dict[str, Waiting] = {}
         # Those that wait in vain, and why, until they are on record.
         self._in_vain: dict[str, str] = {}
         # Those that are not on record yet, by ID and by their owner's key.
@@ -116,6 +118,7 @@ class Pending:
         self.look_soon()
 
     def _add(self, entry: Entry) -> None:
+        self._times.pop(entry.id, None)
         self._queue.add(entry)
         self.look_soon()
 
@@ -131,6 +134,8 @@ class Pending:
         if [self._outcome(other) for other in request.waiting.after]:
             # Where they have ended, how decides: see `_wait`.
             return "others come before it"
+        if request.waiting.at_us or request.waiting.delay:
+            return "it is not time yet"
         if self._queue.any_in(name):
             return "others wait"
         return self._no_room(name, request, quotas)
@@ -227,6 +232,7 @@ class Pending:
         self._queue.discard(job_id)
         self._after.discard(job_id)
         self._delays.discard(job_id)
+        self._times.pop(job_id, None)
         self._asked.pop(job_id, None)
 
     # -- what others come after ----------------------------------------------------------
@@ -237,13 +243,25 @@ class Pending:
         self.look_soon()
 
     def _wait(self, entry: Entry, waiting: Waiting) -> None:
-        """Have a job wait: for others if it must, else in its queue."""
+        """Have a job wait: for others if it must, then for its time, then in its queue."""
+        if waiting.at_us or waiting.delay:
+            self._times[entry.id] = waiting
         if not waiting.after:
-            self._queue.add(entry)
+            self._wait_for_time(entry)
             return
         others = {other: self._outcome(other) for other in waiting.after}
         ready = [other for other in others if self._is_ready(other)]
         self._settle(self._after.add(entry, waiting.outcome, others, ready))
+
+    def _wait_for_time(self, entry: Entry) -> None:
+        waiting = self._times.get(entry.id)
+        if waiting is None:
+            self._queue.add(entry)
+        elif waiting.at_us:
+            self._delays.hold_until(entry, waiting.at_us)
+        else:
+            waited = self._journal.clock.age_seconds(entry.id)
+            self._delays.hold(entry, max(0.0, waiting.delay - waited))
 
     def ready(self, live: LiveJob) -> None:
         """For some it is time who were to come after it."""
@@ -269,7 +287,7 @@ class Pending:
 
     def _settle(self, settled: Settled) -> None:
         for entry in settled.ready:
-            self._queue.add(entry)
+            self._wait_for_time(entry)
         for entry, why in settled.in_vain:
             job = None if entry.id in self._fresh else self._journal.find(entry.id)
             if job is None:
@@ -378,8 +396,11 @@ class Pending:
 
     def explain(self, job_id: str) -> str:
         """What a job waits for, in words."""
-        if others := self._after.explain(job_id) or self._delays.explain(job_id):
+        if others := self._after.explain(job_id):
             return others
+        again = job_id not in self._times
+        if soon := self._delays.explain(job_id, again=again):
+            return soon
         entry = self._queue.get(job_id)
         if entry is None:
             return "its turn has come"

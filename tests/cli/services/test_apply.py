@@ -132,7 +132,7 @@ def test_what_is_changed_is_told(server: Server, tmp_path: Path) -> None:
 
 def test_waiting_for_what_is_never_ready(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "services.yaml"
-    path.write_text("services:\n  svc: {command: sh -c 'exit 1', restart: 'no'}\n")
+    path.write_text("services:\n  svc: {command: sh -c 'exit 1', restart: 'no', health-port: 1}\n")
     done = server.run("alice", "apply", "-f", str(path), "--wait")
     assert done.returncode == 1
     assert b"service svc is not ready: exited with 1" in done.stderr

@@ -260,7 +260,10 @@ class World:
         running = [self.asked_for[other] for other in self.engine.running]
         of_tenant = [one.tenant for one in running].count(request.tenant)
         narrow = [one.waiting.queue for one in running].count("narrow")
-        before = [self.job(other) for other in request.waiting.after]
+        outcome = request.waiting.outcome
+        # What has begun was ready, whatever has become of it since.
+        ready = set(self.starts) if outcome is AfterOutcome.READY else set()
+        before = [self.job(other) for other in request.waiting.after if other not in ready]
         # Raised here, it would be taken for a fault of the engine.
         self.wrong += [
             words
@@ -270,7 +273,7 @@ class World:
                 ("started though stopped", job.id in self.stopped),
                 ("too often", not _may_be_anew(job)),
                 ("started though refused", job.id in self._never),
-                ("too early", any(not _fits(one, request.waiting.outcome) for one in before)),
+                ("too early", any(not _fits(one, outcome) for one in before)),
                 ("over the quota", of_tenant >= self.quota[request.tenant]),
                 ("too many in narrow", request.waiting.queue == "narrow" and narrow >= NARROW),
             )
