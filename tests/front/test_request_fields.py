@@ -97,7 +97,7 @@ class Place(NamedTuple):
     @property
     def name(self) -> str:
         """The field that an answer is to name: of a time, or a variable, it is the whole."""
-        whole = ["since", "until", "endedBy", "rawEnvironment", "uploads"]
+        whole = ["since", "until", "endedBy", "startAt", "rawEnvironment", "uploads"]
         if self.method.name == "AddSchedule":
             whole.append("terminal")
         return next((one.name for one in self.path if one.name in whole), self.field.name)
@@ -284,9 +284,9 @@ def _check(worker: WorkerServiceStub, place: Place, value: Any) -> None:
     name = place.name
     if answer.code is INVALID:
         names = {name}
-        if str(place).startswith("Exec.start.restart."):
-            # What runs within a job is not started again, however that is asked for.
-            names.add("restart")
+        if str(place).startswith("Exec.start."):
+            # What runs within a job is not started again, nor later, however that is asked for.
+            names |= {"restart", "queue"}
         assert any(one in answer.words for one in names), answer
         assert any(field.split(".")[-1] in names for field in answer.fields), answer
     else:
