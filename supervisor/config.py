@@ -39,6 +39,34 @@ class QueueConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"parallel is 0 to {2**31}, not {self.parallel}")
 
 
+class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What makes processes of jobs: `kind` "local" is this host, "slurm" a cluster of Slurm's.
+
+    The rest is for that: `partition` and `account` as in sbatch(1), empty for Slurm's defaults;
+    `shared_dir` is a directory that all nodes have at the same path, of this service alone;
+    `node` is where they have the program jobworker-node, empty for beside this one's.
+    """
+
+    kind: str = "local"
+    partition: str = ""
+    account: str = ""
+    shared_dir: str = ""
+    node: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what cannot be meant."""
+        if self.kind not in {"local", "slurm"}:
+            raise ValueError('kind must be "local" or "slurm"')
+        if self.kind == "local" and (self.partition or self.account or self.shared_dir):
+            raise ValueError('partition, account and shared_dir are for kind: "slurm"')
+        if self.kind == "slurm" and not self.shared_dir.startswith("/"):
+            raise ValueError(
+                "slurm needs shared_dir: the absolute path of a directory that the nodes share"
+            )
+        if self.node and not self.node.startswith("/"):
+            raise ValueError("node must be an absolute path")
+
+
 class SupervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How jobs are run. Sizes are bytes, times seconds, paths absolute.
 
@@ -80,6 +108,7 @@ class SupervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     no_new_privileges: bool = True
     readers: int = -1
     queues: dict[str, QueueConfig] = {}
+    engine: EngineConfig = EngineConfig()
 
     def __post_init__(self) -> None:
         """Raise ValueError for what no supervisor could work with."""

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from jobworker.supervisor.errors import SupervisorError
 from jobworker.supervisor.host.accounting import Usage
-from jobworker.supervisor.job import InputPiece, Job, Received, Request, StopWay
+from jobworker.supervisor.job import InputPiece, Job, Reason, Received, Request, StopWay
 
 # Told how far the input is, or why it cannot be kept.
 InputAnswer = Callable[[Received | SupervisorError], None]
@@ -23,17 +23,23 @@ class Exit(NamedTuple):
 
     `out_of_memory` says that the kernel has killed processes of the job for lack
     of memory; `recorded` is to be called once the end is on record: until then
-    the engine tells of it again to whoever comes after this process.
+    the engine tells of it again to whoever comes after this process. A `reason`, and
+    `detail` in words, is there where others than us have ended it.
     """
 
     code: int
     usage: Usage
     out_of_memory: bool
     recorded: Callable[[], None]
+    reason: Reason = Reason.NONE
+    detail: str = ""
 
 
 class Reports(Protocol):
     """What an engine tells the core, never from within a call of the core's but `launch`."""
+
+    def accepted(self, job: Job) -> None:
+        """It will execute, but who knows when: its start is answered, it has not failed."""
 
     def executed(self, job: Job) -> None:
         """The program executes."""
@@ -129,6 +135,9 @@ class Engine(Protocol):
 
     def resize(self, job: Job, rows: int, columns: int) -> None:
         """Set the size of the job's terminal. Raises LookupError where it has none."""
+
+    def check_can_pause(self) -> None:
+        """Raise CannotPlace where no job can be had to stand still."""
 
     def pause(self, job: Job) -> None:
         """Have every process of a job that is PAUSED stand still; `paused` is reported.

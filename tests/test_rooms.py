@@ -55,6 +55,10 @@ ALLOWED = {
         supervisor.config supervisor.engine supervisor.errors supervisor.exact_text
         supervisor.host supervisor.job supervisor.keeper supervisor.output supervisor.porter
     """,
+    "supervisor.slurm": """
+        supervisor.config supervisor.engine supervisor.errors supervisor.host supervisor.job
+        supervisor.output
+    """,
     "supervisor.live": """
         supervisor.engine supervisor.errors supervisor.job supervisor.journal supervisor.quotas
     """,
@@ -65,7 +69,7 @@ ALLOWED = {
     "supervisor.core": """
         supervisor.config supervisor.engine supervisor.errors supervisor.host supervisor.ipc
         supervisor.job supervisor.journal supervisor.keeper supervisor.live supervisor.local
-        supervisor.output supervisor.waiting
+        supervisor.output supervisor.slurm supervisor.waiting
     """,
     "supervisor.control": "supervisor.errors supervisor.keeper",
     "supervisor.library": """
@@ -177,6 +181,7 @@ DOORS = {
     "supervisor.local": "engine keeper_link",
     "supervisor.output": "follow limbo pump reader recorder segments",
     "supervisor.porter": "carriage places porter porters uploads",
+    "supervisor.slurm": "engine shared",
     "supervisor.waiting": "health names pending restarts schedules",
 }
 
@@ -232,7 +237,8 @@ def test_core_knows_engines_through_their_protocol_alone() -> None:
     knowing = {
         arrow.importer
         for arrow, ends in crossing()
-        if ends == ("supervisor.core", "supervisor.local")
+        if ends
+        in (("supervisor.core", "supervisor.local"), ("supervisor.core", "supervisor.slurm"))
     }
     assert knowing == {CHOOSES_THE_ENGINE}
 

@@ -24,10 +24,11 @@ class Pauses:
     def pause(self, live: LiveJob, then: Callable[[], None]) -> None:
         """Have the job stand still; `then` is called when it does, or goes on or ends instead.
 
-        Raises AlreadyEnded and NotRunning.
+        Raises AlreadyEnded, NotRunning, and CannotPlace where its engine has no pauses.
         """
         job = live.job
         _check(job)
+        self._engine.check_can_pause()
         if job.state is not State.PAUSED:
             job.state = after(job.state, Happening.PAUSE_ASKED)
             self._turn.update(live)

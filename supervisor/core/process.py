@@ -22,6 +22,8 @@ from jobworker.supervisor.keeper.logs import log_to_stderr
 from jobworker.supervisor.keeper.packets import Line
 from jobworker.supervisor.local.engine import LocalEngine
 from jobworker.supervisor.local.keeper_link import KeeperLink
+from jobworker.supervisor.slurm.engine import SlurmEngine
+from jobworker.supervisor.slurm.shared import prepare
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +44,13 @@ def main(config: str, line: Line) -> None:
     try:
         check_journal_is_there(state_dir)
         journal = Journal(state_dir / JOURNAL)
+        if settings.engine.kind == "slurm":
+            prepare(settings)
     except (StateError, OSError) as error:
         log.error("%s", error)
         sys.exit(REFUSED)
-    asyncio.run(_serve(settings, journal, KeeperLink(line)))
+    serve = _serve_cluster if settings.engine.kind == "slurm" else _serve
+    asyncio.run(serve(settings, journal, KeeperLink(line)))
     journal.close()
 
 
@@ -74,14 +79,54 @@ async def _serve(config: SupervisorConfig, journal: Journal, keeper: KeeperLink)
     )
     keeper.up()
     retired = await ending
+    await _let_go(supervisor)
+    if cgroups is not None and not retired:
+        await _give_back(cgroups)
+
+
+async def _let_go(supervisor: Supervisor) -> None:
     supervisor.turn.settle_all()
     supervisor.health.close()
     supervisor.connections.close()
     supervisor.clients.close()
     # One more turn of the loop sends what the clients are still owed.
     await asyncio.sleep(0)
-    if cgroups is not None and not retired:
-        await _give_back(cgroups)
+
+
+async def _serve_cluster(config: SupervisorConfig, journal: Journal, keeper: KeeperLink) -> None:
+    """The same where jobs run on a cluster: the end of the service is not theirs."""
+    try:
+        keeper.inherit()
+    except EOFError:
+        return
+    loop = asyncio.get_running_loop()
+    ending: asyncio.Future[bool] = loop.create_future()
+    finish = partial(_settle, ending, True)
+    engine = SlurmEngine(loop, config)
+    supervisor = Supervisor(config, journal, engine, finish)
+    recover(supervisor, journal, engine)
+    keeper.listen(
+        loop,
+        made=_ignore,
+        refused=_ignore,
+        # What its commands have left behind.
+        exited=partial(_was_no_job, keeper),
+        client=supervisor.clients.connect,
+        stop=finish,
+        retire=finish,
+    )
+    keeper.up()
+    await ending
+    await _let_go(supervisor)
+    engine.close()
+
+
+def _ignore(*_: object) -> None:
+    """The keeper is asked for no processes of a cluster's jobs."""
+
+
+def _was_no_job(keeper: KeeperLink, serial: int, *_: object) -> None:
+    keeper.recorded(serial)
 
 
 def _settle(ending: "asyncio.Future[bool]", retired: bool) -> None:

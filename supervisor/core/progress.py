@@ -44,6 +44,11 @@ class Progress:
         self._follows = follows
         self._ended = ended
 
+    def accepted(self, job: Job) -> None:
+        """As in Reports."""
+        if (live := self._jobs.get(job.id)) is not None:
+            self._starts.accepted(live)
+
     def executed(self, job: Job) -> None:
         """As in Reports."""
         if (live := self._jobs.get(job.id)) is not None:
@@ -75,6 +80,8 @@ class Progress:
         job.signal = max(0, -how.code)
         job.exit_status = max(0, how.code)
         job.reason = end_reason(job.state, job.reason, job.signal, oom=how.out_of_memory)
+        if how.reason and job.state is not State.STOPPING:
+            job.reason, job.detail = how.reason, how.detail
         job.ended_ns = time_ns()
         job.output_complete = job.output_complete or not self._engine.output_open(job)
         if self._follows(live):

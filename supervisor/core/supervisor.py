@@ -326,7 +326,13 @@ class Supervisor:
         self._descriptors.check(len(self.starts))
 
     def _started(self, live: LiveJob) -> None:
-        self.arm_timeout(live)
+        if live.accepted:
+            # What it waited for elsewhere is not of its time.
+            clock = self._journal.clock
+            self.turn.write(("clock", live.job.id), partial(clock.created, live.job.id))
+            self.arm_timeout(live, lived=0.0)
+        else:
+            self.arm_timeout(live)
         self.health.watch(live)
         self._attendance.expect(live)
         if live.stop_after_start is not None:
@@ -378,11 +384,15 @@ class Supervisor:
             live = self.jobs.get(job_id)
         return live
 
-    def arm_timeout(self, live: LiveJob) -> None:
-        """Have the job stopped when its time is over, if it has a timeout."""
+    def arm_timeout(self, live: LiveJob, lived: float | None = None) -> None:
+        """Have the job stopped when its time is over, if it has a timeout.
+
+        It has `lived` for so many seconds, or since it was put on record.
+        """
         timeout = live.job.request.limits.timeout
         if timeout:
-            lived = self._journal.clock.age_seconds(live.job.id)
+            if lived is None:
+                lived = self._journal.clock.age_seconds(live.job.id)
             self._loop.call_later(max(0.0, timeout - lived), self._timed_out, live)
 
     def _timed_out(self, live: LiveJob) -> None:

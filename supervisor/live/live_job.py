@@ -10,8 +10,9 @@ class LiveJob:
     """`gone` says that no process of the job is left, `being_stopped` that its tree is being ended.
 
     `stop_after_start` is the grace, the reason and the way of a stop that came too early. One that
-    has `waited` was on record before its start: a start that fails is its end. One that is
-    `ready` runs, and its health check has passed.
+    has `waited` was on record before its start: a start that fails is its end. One that was
+    `accepted` waits for its start elsewhere, or did. One that is `ready` runs, and its health check
+    has passed.
     """
 
     job: Job
@@ -19,6 +20,7 @@ class LiveJob:
     being_stopped: bool = False
     stop_after_start: tuple[float, Reason, StopWay] | None = None
     waited: bool = False
+    accepted: bool = False
     ready: bool = False
 
     @property

@@ -133,11 +133,20 @@ class Starts:
         live.waited = bool(live.job.request.waiting.queue or live.job.attempts)
         self._pending[live.job.id] = _Pending(live.job.request)
 
+    def accepted(self, live: LiveJob) -> None:
+        """It waits elsewhere, and who asked for it need not: if it fails, that goes on record."""
+        live.accepted = live.waited = True
+        self._turn.tell(live)
+        self._settle(live.job.id, live)
+
     def executed(self, live: LiveJob) -> None:
         """The program executes."""
         live.job.state = after(live.job.state, Happening.EXECUTED)
-        # Not for the record: the engine can tell, as long as that matters.
-        self._turn.tell(live)
+        if live.accepted:
+            self._turn.update(live)
+        else:
+            # Not for the record: the engine can tell, as long as that matters.
+            self._turn.tell(live)
         self._settle(live.job.id, live)
 
     def failed(self, live: LiveJob, error: SupervisorError) -> None:

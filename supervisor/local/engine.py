@@ -314,6 +314,9 @@ class LocalEngine:
         """As in Engine."""
         self._stops.begin(self._jobs.get(job.id) or self._hold(job), grace, way)
 
+    def check_can_pause(self) -> None:
+        """As in Engine: any can."""
+
     def pause(self, job: Job) -> None:
         """As in Engine."""
         if (local := self._jobs.get(job.id)) is not None:

@@ -33,6 +33,9 @@ STDOUT = 1
 STDERR = 2
 # Of a record of no bytes.
 ASCENDING = 3
+# Where an engine records as the job's user, that user owns the files: no link of theirs
+# leads elsewhere, and nothing that is no file is waited for.
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 # By how much the index grows at once.
 INDEX_BLOCK = 170 * RECORD.size
 
@@ -172,9 +175,9 @@ class Segment:
     def __init__(self, directory: Path, start: int) -> None:
         """Raises FileNotFoundError when it has been removed."""
         self.start = start
-        self.data = os.open(data_path(directory, start), os.O_RDONLY | os.O_CLOEXEC)
+        self.data = os.open(data_path(directory, start), _READ)
         try:
-            self._index = os.open(index_path(directory, start), os.O_RDONLY | os.O_CLOEXEC)
+            self._index = os.open(index_path(directory, start), _READ)
         except OSError:
             os.close(self.data)
             raise

@@ -16,7 +16,6 @@ from tests.support.library import eventually
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
 NODES = ("n1", "n2")
-# Memory is looked at this often by Slurm, in seconds, and what has too much is killed.
 _CONF = """\
 ClusterName=jw
 SlurmctldHost={host}(127.0.0.1)
@@ -39,9 +38,9 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
-JobAcctGatherParams=OverMemoryKill
 AccountingStorageType=accounting_storage/none
 SwitchType=switch/none
+DefMemPerCPU=100
 MpiDefault=none
 SlurmdParameters=config_overrides
 ReturnToService=2
@@ -132,6 +131,13 @@ class Cluster:
         """Whether both nodes take jobs."""
         states = self.say("sinfo", "-h", "-N", "-o", "%T").split()
         return len(states) == len(NODES) and set(states) <= {"idle", "mixed", "allocated"}
+
+    def revive(self) -> None:
+        """Start those of the daemons that were killed, and wait until they work."""
+        for name in ("slurmctld", *NODES):
+            if name not in self.daemons:
+                self.start(name)
+        eventually("both nodes take jobs", self.ready)
 
     def end_jobs(self) -> None:
         """Cancel whatever is left, and wait until it is gone."""
