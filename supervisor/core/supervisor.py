@@ -329,7 +329,7 @@ class Supervisor:
         if live.accepted:
             # What it waited for elsewhere is not of its time.
             clock = self._journal.clock
-            self.turn.write(("clock", live.job.id), partial(clock.created, live.job.id))
+            self.turn.write(("clock", live.job.id), partial(clock.began, live.job.id))
             self.arm_timeout(live, lived=0.0)
         else:
             self.arm_timeout(live)

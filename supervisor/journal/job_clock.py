@@ -102,6 +102,13 @@ class JobClock:
             "INSERT OR REPLACE INTO job_clock VALUES (?, ?, 0)", (job_id, self.now_ns())
         )
 
+    def began(self, job_id: str) -> None:
+        """It has waited elsewhere since it was put on record: its time begins now."""
+        self._database.execute(
+            "UPDATE job_clock SET created_ns = ? WHERE id = ? AND ended_ns = 0",
+            (self.now_ns(), job_id),
+        )
+
     def ended(self, job_id: str) -> None:
         """It has ended, now or earlier."""
         self._database.execute(

@@ -136,7 +136,8 @@ class Starts:
     def accepted(self, live: LiveJob) -> None:
         """It waits elsewhere, and who asked for it need not: if it fails, that goes on record."""
         live.accepted = live.waited = True
-        self._turn.tell(live)
+        # Before it is answered: whoever comes after this process must know that it was.
+        self._turn.update(live)
         self._settle(live.job.id, live)
 
     def executed(self, live: LiveJob) -> None:

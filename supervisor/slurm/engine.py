@@ -147,7 +147,6 @@ class SlurmEngine(WithoutHost):
                 self._cancel(number)
                 return
             slurm.note_number(number)
-            self._reports.noted(job)
             self._accept(slurm)
 
     async def _submit(self, slurm: SlurmJob) -> int:
@@ -190,6 +189,7 @@ class SlurmEngine(WithoutHost):
             slurm.given_up = False
             self._accept(slurm)
             return
+        log.warning("job %s does not begin: %s", slurm.job.id, error)
         slurm.given_up = True
         slurm.phase = Phase.OVER
         self._cancel(slurm.where.number)

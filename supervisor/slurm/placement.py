@@ -129,6 +129,7 @@ def refused(request: Request) -> str:
         "give a job a terminal": request.terminal.rows > 0,
         "give a job input: have the program read a file": request.takes_input,
         "isolate a job (private, or without a network)": request.profile is Profile.PRIVATE,
+        "put files into a job's directory": bool(request.uploads),
         "check a job's health at a port": request.health.port > 0,
         "keep a limit of processes": limits.processes > 0,
         "keep a share of a disk": limits.io_weight > 0,

@@ -134,10 +134,15 @@ class Cluster:
 
     def revive(self) -> None:
         """Start those of the daemons that were killed, and wait until they work."""
-        for name in ("slurmctld", *NODES):
-            if name not in self.daemons:
-                self.start(name)
-        eventually("both nodes take jobs", self.ready)
+
+        def revived() -> bool:
+            for name in ("slurmctld", *NODES):
+                # Where its port was not free yet, it has ended by itself.
+                if name not in self.daemons or self.daemons[name].poll() is not None:
+                    self.start(name)
+            return self.ready()
+
+        eventually("both nodes take jobs", revived)
 
     def end_jobs(self) -> None:
         """Cancel whatever is left, and wait until it is gone."""
