@@ -13,7 +13,6 @@ from jobworker.supervisor.errors import Exhausted, InvalidRequest, QuotaReached,
 from jobworker.supervisor.ipc import requests
 from jobworker.supervisor.ipc.server import Client
 from jobworker.supervisor.job import (
-    DEFAULT_QUEUE,
     Entry,
     Happening,
     Job,
@@ -29,10 +28,11 @@ from jobworker.supervisor.live.live_job import LiveJob
 from jobworker.supervisor.live.live_jobs import LiveJobs
 from jobworker.supervisor.live.starts import Starts
 from jobworker.supervisor.live.turn import Turn
-from jobworker.supervisor.quotas import Kind, Quota, Quotas, Subject
+from jobworker.supervisor.quotas import Kind, Quota, Quotas
 from jobworker.supervisor.waiting.after import After, Settled
 from jobworker.supervisor.waiting.delays import Delays
 from jobworker.supervisor.waiting.queue import Queue
+from jobworker.supervisor.waiting.room import Room
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +63,15 @@ class Pending:
         check_serving: Callable[[], None],
     ) -> None:
         self._loop = loop
-        self._queues = {DEFAULT_QUEUE: QueueConfig(), **queues}
         self._jobs = jobs
         self._journal = journal
         self._turn = turn
         self._engine = engine
         self._starts = starts
         self._quotas = quotas
+        self._room = Room(
+            queues, jobs, quotas, lambda: [entry for entry, _ in self._asked.values()]
+        )
         self._check_serving = check_serving
         self._queue = Queue()
         # Those that come after others, until these have ended.
@@ -85,8 +87,6 @@ class Pending:
         # Those whose turn has come, until it is known whether they may be started.
         self._asked: dict[str, tuple[Entry, Client]] = {}
         self._fronts: list[Client] = []
-        # As they were when last told, by owner and tenant.
-        self._quotas_of: dict[tuple[str, str], Mapping[Kind, Quota]] = {}
         # Why nothing is started, and until when that need not be asked again.
         self._held = ("", 0.0)
         self._looking = False
@@ -128,9 +128,7 @@ class Pending:
         Raises InvalidRequest for a queue that is not there.
         """
         name = request.waiting.queue
-        if name not in self._queues:
-            known = ", ".join(sorted(self._queues))
-            raise InvalidRequest(f"there is no queue {name!r}: they are {known}", "queue")
+        self._room.check_queue(name)
         if [self._outcome(other) for other in request.waiting.after]:
             # Where they have ended, how decides: see `_wait`.
             return "others come before it"
@@ -138,7 +136,7 @@ class Pending:
             return "it is not time yet"
         if self._queue.any_in(name):
             return "others wait"
-        return self._no_room(name, request, quotas)
+        return self._room.none_for(name, request, quotas)
 
     def submit(
         self,
@@ -155,9 +153,8 @@ class Pending:
             self._outcome(other)
         job = Job(self._engine.place(request), time_ns(), state=State.PENDING)
         waiting = request.waiting
-        whose = request.owner, request.tenant
         entry = _entry(request)
-        self._quotas_of[whose] = quotas or self._quotas_of.get(whose, {})
+        self._room.note_if_told(entry, quotas)
 
         names: list[str | tuple[str, str]] = [job.id]
         if request.request_id:
@@ -342,57 +339,15 @@ class Pending:
         words, until = self._held
         if words and self._loop.time() < until:
             return
-        running = self._running()
+        running = self._room.running()
         while len(self._asked) < MOST_ASKED:
-            entry = self._queue.next(running, self._blocked)
+            entry = self._queue.next(running, self._room.blocked)
             if entry is None:
                 return
             self._turn_of(entry)
             if self._queue.get(entry.id) is not None:
                 # It is put back: nothing can be started now.
                 return
-
-    def _running(self) -> Callable[[Subject], int]:
-        """How many somebody has, with those whose turn has come; counted once each."""
-        known: dict[Subject, int] = {}
-
-        def running(subject: Subject) -> int:
-            if subject not in known:
-                known[subject] = self._jobs.running(subject)
-            asked = sum(
-                subject.name == (one.owner if subject.kind is Kind.USER else one.tenant)
-                for one, _ in self._asked.values()
-            )
-            return known[subject] + asked
-
-        return running
-
-    def _blocked(self, entry: Entry) -> str:
-        """Why a job has to wait on; empty if it need not, as far as is known here."""
-        return self._no_room(
-            entry.queue, entry, self._quotas_of.get((entry.owner, entry.tenant), {})
-        )
-
-    def _no_room(self, queue: str, who: Request | Entry, quotas: Mapping[Kind, Quota]) -> str:
-        if full := self._full(queue):
-            return full
-        try:
-            self._quotas.check(who, quotas)
-        except QuotaReached as error:
-            return str(error)
-        return ""
-
-    def _full(self, name: str) -> str:
-        if not name:
-            # One that waits only because it is started again.
-            return ""
-        # One that the settings have no more goes on as the default one.
-        parallel = self._queues.get(name, self._queues[DEFAULT_QUEUE]).parallel
-        if not parallel:
-            return ""
-        taken = self._jobs.running_in(name)
-        taken += sum(entry.queue == name for entry, _ in self._asked.values())
-        return f"{taken} of {parallel} run in the queue {name}" if taken >= parallel else ""
 
     def explain(self, job_id: str) -> str:
         """What a job waits for, in words."""
@@ -405,7 +360,7 @@ class Pending:
         if entry is None:
             return "its turn has come"
         words, until = self._held
-        why = words if self._loop.time() < until else self._blocked(entry)
+        why = words if self._loop.time() < until else self._room.blocked(entry)
         before = self._queue.before(entry)
         place = f"{before} of yours {'is' if before == 1 else 'are'} before it" if before else ""
         return "; ".join(filter(None, (why, place))) or "its turn is next"
@@ -442,7 +397,7 @@ class Pending:
         if call.refusal:
             self.give_up(LiveJob(job), Reason.REFUSED, call.refusal)
             return
-        self._quotas_of[entry.owner, entry.tenant] = call.quotas
+        self._room.note(entry, call.quotas)
         if call.drained:
             self._hold(entry, call.drained)
             return
@@ -458,7 +413,7 @@ class Pending:
     def _start(self, entry: Entry, job: Job, quotas: Mapping[Kind, Quota]) -> None:
         try:
             self._check_serving()
-            if self._full(entry.queue):
+            if self._room.full(entry.queue):
                 self._queue.add(entry)
                 return
             self._quotas.admit(job.request, quotas)
