@@ -97,10 +97,10 @@ def test_more_memory_than_allowed_is_told(place: ClusterSite) -> None:
 
 def test_one_that_waits_in_slurm_says_why_and_can_be_stopped(place: ClusterSite) -> None:
     with place.worker() as worker:
-        holders = [worker.start(["sleep", "60"], limits=Limits(cpus=8)) for _ in range(2)]
+        holders = [worker.start(["sleep", "60"], limits=Limits(cpus=16)) for _ in range(2)]
         for holder in holders:
             eventually("it runs", lambda one=holder: one.status().state is State.RUNNING)
-        job = worker.start(["true"], limits=Limits(cpus=8))
+        job = worker.start(["true"], limits=Limits(cpus=16))
         eventually("it says why", lambda: "(Resources)" in job.status().detail)
         assert job.status().state is State.STARTING
         job.stop()

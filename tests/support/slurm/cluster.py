@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -140,9 +141,26 @@ class Cluster:
                 # Where its port was not free yet, it has ended by itself.
                 if name not in self.daemons or self.daemons[name].poll() is not None:
                     self.start(name)
+            # A controller that has forgotten a job takes what its node has of it for a fault.
+            self.say("scontrol", "update", f"NodeName={','.join(NODES)}", "State=RESUME")
             return self.ready()
 
         eventually("both nodes take jobs", revived)
+
+    def wait_until_saved(self) -> None:
+        """Wait until the controller has put on its disk what it knows of jobs now."""
+        since = time.time()
+        path = self.directory / "state" / "job_state"
+
+        def saved() -> bool:
+            if path.exists() and path.stat().st_mtime > since:
+                return True
+            # A change of any job has it save them all, within some seconds.
+            for number in self.say("squeue", "-h", "-o", "%i").split()[:1]:
+                self.say("scontrol", "update", f"JobId={number}", "Priority=10")
+            return False
+
+        eventually("Slurm has saved its state", saved)
 
     def end_jobs(self) -> None:
         """Cancel whatever is left, and wait until it is gone."""
@@ -180,7 +198,7 @@ def running_cluster() -> Iterator[Cluster]:
         port, node_port, *ports = free_ports(2 + len(NODES))
         host = socket.gethostname().partition(".")[0]
         nodes = "\n".join(
-            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={own} CPUs=8 "
+            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={own} CPUs=16 "
             "RealMemory=8000"
             for name, own in zip(NODES, ports, strict=True)
         )
