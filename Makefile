@@ -1,4 +1,5 @@
 # make demo   the whole story on this machine, from nothing
+# make demo-cluster  the same on a Slurm cluster of two nodes on this host; root, Debian
 # make test   lint, types and tests
 # make coverage  which lines the tests reach, also in the processes that they start
 # make bench  the measurements, each beside what it is compared with; make bench console  one of them
@@ -21,9 +22,13 @@ TOOLS := build/tools
 PACKAGES := authz cli client console grpc_api policies proto supervisor
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test coverage bench chaos guest venv lint types pytest package deb docs man vendor lock clean
+.PHONY: demo demo-cluster test coverage bench chaos guest venv lint types pytest package deb docs man vendor lock clean
 demo: venv
 	@$(BIN)/python docs/demo.py $(DEMO)
+
+demo-cluster: venv
+	@command -v /usr/sbin/slurmctld >/dev/null || apt-get install -qq -y slurm-wlm munge
+	@$(BIN)/python docs/demo_cluster.py
 
 test: lint types pytest
 

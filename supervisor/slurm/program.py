@@ -73,7 +73,7 @@ def _become(order: Order, stdout: int, stderr: int, report: int) -> None:
         os.chdir(_bytes(order.cwd))
         step = 2
         argv = [_bytes(word) for word in order.argv]
-        slurm = {name: text for name, text in os.environ.items() if name.startswith("SLURM_")}
+        slurm = {name: text for name, text in os.environ.items() if name.startswith("SLURM")}
         environment = {
             _bytes(name): _bytes(text) for name, text in {**slurm, **order.environment}.items()
         }
