@@ -285,7 +285,7 @@ class SlurmEngine(WithoutHost):
             return
         job = slurm.job
         if started is None and ended is not None and ended.error:
-            error = f"cannot {ended.step[:400]}: {words(ended.error)}"
+            error = f"cannot {ended.what}: {words(ended.error)}"
             slurm.phase = Phase.OVER
             program = ended.step.startswith("execute ")
             self._reports.failed(job, CannotExecute(error, ended.error, program=program))

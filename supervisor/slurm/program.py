@@ -49,7 +49,7 @@ def begin(order: Order, stdout: int, stderr: int) -> int:
     os.waitpid(pid, 0)
     number, step = _FAILURE.unpack(told)
     text = _STEPS[step].format(cwd=order.cwd[:_SHOWN], program=order.argv[0][:_SHOWN])
-    raise CannotBegin(number, text)
+    raise CannotBegin(number, _bytes(text).decode("utf-8", "replace"))
 
 
 def _become(order: Order, stdout: int, stderr: int, report: int) -> None:

@@ -3,15 +3,21 @@
 import os
 import stat
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from jobworker.supervisor.host.accounting import ExitUsage, Usage
 from jobworker.supervisor.output.segments import recorded_end, segment_starts
 from jobworker.supervisor.slurm.files import EXIT, STARTED, Places
 
 _MOST_BYTES = 64 * 1024
+# What the journal and messages can hold of numbers, and more than any can be.
+_Count = Annotated[int, Meta(ge=0, le=2**40)]
+_Seconds = Annotated[float, Meta(ge=0.0, le=2.0**40)]
+_MOST_OUTPUT = 2**50
+_MOST_WORDS = 400
 _MOST_CODE = 255
 
 _T = TypeVar("_T", bound=msgspec.Struct)
@@ -20,9 +26,9 @@ _T = TypeVar("_T", bound=msgspec.Struct)
 class Started(msgspec.Struct, frozen=True):
     """The program executes: as which process, on which node, in which job of Slurm's."""
 
-    pid: int
+    pid: Annotated[int, Meta(ge=1, le=2**22)]
     node: str
-    slurm: int
+    slurm: Annotated[int, Meta(ge=0, le=2**31)]
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -33,12 +39,12 @@ class Ended(msgspec.Struct, frozen=True):
     """
 
     code: int = 0
-    user_seconds: float = 0.0
-    system_seconds: float = 0.0
-    peak_kib: int = 0
-    read_blocks: int = 0
-    written_blocks: int = 0
-    termed: int = 0
+    user_seconds: _Seconds = 0.0
+    system_seconds: _Seconds = 0.0
+    peak_kib: _Count = 0
+    read_blocks: _Count = 0
+    written_blocks: _Count = 0
+    termed: _Count = 0
     out_of_memory: bool = False
     error: int = 0
     step: str = ""
@@ -47,6 +53,12 @@ class Ended(msgspec.Struct, frozen=True):
         """Raise ValueError for what no process ends with."""
         if not -64 <= self.code <= _MOST_CODE or not 0 <= self.error < 4096:
             raise ValueError("no such status")
+
+    @property
+    def what(self) -> str:
+        """The step, as it can be shown."""
+        shown = self.step[:_MOST_WORDS]
+        return "".join(char if char.isprintable() else "?" for char in shown)
 
     @property
     def usage(self) -> Usage:
@@ -80,6 +92,8 @@ def look(places: Places) -> Glance:
         begin = min([*segment_starts(places.output), end])
     except (OSError, ValueError):
         pass
+    if not 0 <= begin <= end <= _MOST_OUTPUT:
+        begin = end = 0
     return Glance(started, ended, begin, end)
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from jobworker.supervisor.core import retention
 from jobworker.supervisor.job import Reason
 from jobworker.supervisor.output.segments import Segment, data_path, index_path
 from jobworker.supervisor.slurm.controller import Seen
-from jobworker.supervisor.slurm.files import EXIT, Order, Places
+from jobworker.supervisor.slurm.files import EXIT, STARTED, Order, Places
 from jobworker.supervisor.slurm.told import look
 from jobworker.supervisor.slurm.words import ENDED, ending, waiting, without_record
 
@@ -38,6 +39,50 @@ def test_an_order_comes_as_it_was() -> None:
 def test_nonsense_is_as_good_as_nothing(places: Places, text: str) -> None:
     places.told(EXIT).write_text(text)
     assert look(places).ended is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"pid": 1000000000000, "node": "n", "slurm": 1}',
+        '{"pid": 0, "node": "n", "slurm": 1}',
+        '{"pid": 5, "node": "n", "slurm": -1}',
+    ],
+)
+def test_no_process_has_such_a_number(places: Places, text: str) -> None:
+    places.told(STARTED).write_text(text)
+    assert look(places).started is None
+
+
+@pytest.mark.parametrize(
+    "text", ['{"user_seconds": 1e999}', '{"peak_kib": -1}', '{"read_blocks": 1e30}']
+)
+def test_nothing_uses_as_much(places: Places, text: str) -> None:
+    places.told(EXIT).write_text(text)
+    assert look(places).ended is None
+
+
+def test_what_is_told_can_be_shown(places: Places) -> None:
+    places.told(EXIT).write_text(json.dumps({"error": 2, "step": "execute \x1b[2J\n"}))
+    found = look(places).ended
+    assert found is not None
+    assert found.what == "execute ?[2J?"
+
+
+def test_more_output_than_there_can_be_is_none(places: Places) -> None:
+    (places.output / f"{2**63}.data").touch()
+    assert look(places).output_end == 0
+
+
+def test_room_is_made_by_no_file_of_others(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (tmp_path / "link").symlink_to(precious)
+    with pytest.raises(OSError, match="symbolic links"):
+        retention._empty(tmp_path / "link")
+    assert precious.read_text() == "precious"
+    assert retention._empty(precious) > 0
+    assert precious.read_text() == ""
 
 
 def test_links_and_pipes_are_as_good_as_nothing(places: Places, tmp_path: Path) -> None:
