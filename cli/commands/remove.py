@@ -1,7 +1,7 @@
 """`jobworker rm` and `jobworker prune`: forget jobs that have ended, and their output."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -9,12 +9,15 @@ import click
 from jobworker.cli.errors import CliError
 from jobworker.cli.options import OutputFormat, client_command, output_option, say_json
 from jobworker.cli.quantities import Seconds, size_text
-from jobworker.cli.selection import choosing_jobs
+from jobworker.cli.selection import Selection, choosing_jobs, list_request, pages
 from jobworker.client.errors import CallFailed
 
 if TYPE_CHECKING:
     from jobworker.client.connection import Service
     from jobworker.proto import workerservice_pb2 as pb
+
+# Of the jobs that would be forgotten, so many are shown.
+_SHOWN = 20
 
 
 @click.command("rm")
@@ -45,6 +48,16 @@ def remove(service: "Service", *, jobs: tuple[str, ...], output: OutputFormat) -
 )
 @click.option("--owner", default="", help="Only jobs of this user.")
 @click.option("--tenant", default="", help="Only jobs of this tenant.")
+@click.option("--name", default="", metavar="PATTERN", help="Only jobs named so; with * and ?.")
+@click.option(
+    "--label",
+    "-l",
+    "labels",
+    multiple=True,
+    metavar="KEY[=VALUE]",
+    help="Only jobs with this label; more than once for all of several.",
+)
+@click.option("--failed", is_flag=True, help="Only jobs that ended, but not by exit with 0.")
 @click.option("--dry-run", is_flag=True, help="Show what would be forgotten, and do nothing.")
 @click.option("--force", "-f", is_flag=True, help="Do not ask.")
 @output_option
@@ -55,6 +68,9 @@ def prune(
     older_than: float,
     owner: str,
     tenant: str,
+    name: str,
+    labels: tuple[str, ...],
+    failed: bool,
     dry_run: bool,
     force: bool,
     output: OutputFormat,
@@ -66,12 +82,80 @@ def prune(
     from jobworker.proto import workerservice_pb2 as pb
 
     request = pb.PruneRequest(olderThanSeconds=older_than, owner=owner, tenant=tenant)
+    if name or labels or failed:
+        # A server that does not know of these would take all.
+        chosen = _chosen(service, request, name=name, labels=labels, failed=failed)
+        would = pb.WouldPruneResponse(
+            count=len(chosen), bytes=sum(map(_kept, chosen)), jobs=chosen[:_SHOWN]
+        )
+        if dry_run:
+            _tell_what_would_be(would, output)
+            return
+        if not force and not _shown_and_agreed(would):
+            return
+        _say_removed(_removed(service, chosen), output)
+        return
     if dry_run:
         _tell_what_would_be(service.would_prune(request), output)
         return
     if not force and not _agreed(service, request):
         return
-    reply = service.prune(request)
+    _say_removed(service.prune(request), output)
+
+
+def _chosen(
+    service: "Service",
+    request: "pb.PruneRequest",
+    *,
+    name: str,
+    labels: tuple[str, ...],
+    failed: bool,
+) -> "list[pb.QueryStatusResponse]":
+    """The jobs that have ended so long ago, and are what is asked for; the newest first."""
+    select = Selection(
+        running=False,
+        states=("ended",),
+        failed=failed,
+        reasons=(),
+        since=None,
+        until=None,
+        name=name,
+        labels=labels,
+        part="",
+        owner=request.owner,
+        tenant=request.tenant,
+    )
+    latest = datetime.now(UTC) - timedelta(seconds=request.olderThanSeconds)
+    return [
+        job
+        for job in pages(service, list_request(select), 0)
+        if job.outputComplete and job.endedAt.ToDatetime(tzinfo=UTC) <= latest
+    ]
+
+
+def _kept(job: "pb.QueryStatusResponse") -> int:
+    return job.outputBytes - job.outputBegin
+
+
+def _removed(service: "Service", jobs: "list[pb.QueryStatusResponse]") -> "pb.PruneResponse":
+    """Forget those of these that one may stop."""
+    from jobworker.proto import workerservice_pb2 as pb
+
+    reply = pb.PruneResponse()
+    for job in jobs:
+        try:
+            service.remove(job.jobID)
+        except CallFailed as error:
+            # As of a prune of all: what is another's, or has gone meanwhile, is left out.
+            if error.code not in ("PERMISSION_DENIED", "NOT_FOUND"):
+                raise
+        else:
+            reply.jobIDs.append(job.jobID)
+            reply.bytes += _kept(job)
+    return reply
+
+
+def _say_removed(reply: "pb.PruneResponse", output: OutputFormat) -> None:
     if output == "json":
         jobs = [{"id": job} for job in reply.jobIDs]
         say_json({"count": len(jobs), "bytes": reply.bytes, "jobs": jobs})
@@ -105,11 +189,15 @@ def _agreed(service: "Service", request: "pb.PruneRequest") -> bool:
             raise
         _confirm("Forget these jobs and their output for ever?")
         return True
+    request.endedBy.CopyFrom(would.endedBy)
+    return _shown_and_agreed(would)
+
+
+def _shown_and_agreed(would: "pb.WouldPruneResponse") -> bool:
     click.echo(_table(would), nl=False, err=True)
     click.echo(_sum(would.count, would.bytes), err=True)
     if would.count:
         _confirm("Forget these jobs and their output for ever?")
-    request.endedBy.CopyFrom(would.endedBy)
     return bool(would.count)
 
 

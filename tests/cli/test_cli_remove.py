@@ -102,3 +102,27 @@ def test_of_many_the_newest_are_shown(fresh_server: Server) -> None:
     said = fresh_server.ask("alice", "prune", "--dry-run").splitlines()
     assert [line.split()[0] for line in said[1:-1]] == [job[-8:] for job in jobs[:1:-1]]
     assert said[-1] == "and 2 older ones"
+
+
+def test_prune_takes_what_is_asked_for_alone(fresh_server: Server) -> None:
+    server = fresh_server
+    words = ("start", "--label", "run=1", "--name")
+    good = server.ask("alice", *words, "good", "--", "true")
+    bad = server.ask("alice", *words, "wrong", "--", "sh", "-c", "exit 1")
+    other = server.ask("alice", "start", "--", "sh", "-c", "exit 1")
+    going_on = server.ask("alice", "start", "--label", "run=1", "--", "sleep", "1000")
+    others = server.ask("bob", *words, "wrong", "--", "sh", "-c", "exit 1")
+    for user, job in (("alice", good), ("alice", bad), ("alice", other), ("bob", others)):
+        server.run(user, "wait", "--output", job)
+    told = json.loads(
+        server.ask("alice", "prune", "--failed", "-l", "run=1", "--dry-run", "-o", "json")
+    )
+    assert [job["id"] for job in told["jobs"]] == [bad]
+    # Who sees everything may stop nothing of it, and forgets nothing.
+    assert server.ask("ann", "prune", "-f", "--name", "wrong") == ""
+    assert server.ask("alice", "prune", "-f", "--failed", "-l", "run=1") == bad
+    assert server.ask("alice", "prune", "-f", "--name", "g*", "--older-than", "1h") == ""
+    assert server.ask("alice", "prune", "-f", "--name", "g*") == good
+    assert known(server) == {other, going_on}
+    assert known(server, "bob") == {others}
+    server.ask("alice", "stop", "--grace", "0", going_on)
