@@ -132,6 +132,11 @@ class Safety:
         return ""
 
 
+def asked_by_our_own(request: HTTPConnection) -> bool:
+    """Whether a page of ours, or the user, has asked for it, rather than another site's link."""
+    return request.headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+
+
 def _follows_a_link(headers: Headers) -> bool:
     """Whether what is asked for is to be a page of its own (Fetch Metadata, 2)."""
     mode, destination = headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")

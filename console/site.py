@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
+from weakref import WeakValueDictionary
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
@@ -48,6 +49,8 @@ class Site:
         self.places = places
         # Whoever searches the audit log.
         self.searching = asyncio.Lock()
+        # Whoever searches some output, each user for themselves.
+        self._finding: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.samples = Samples(calls.access.supervisor)
         self.news = News()
         self.streams = streams
@@ -66,6 +69,10 @@ class Site:
     def caller(self, request: HTTPConnection) -> Caller:
         """Who asks. Raises Refusal for a certificate that names nobody, or has too much open."""
         return caller_behind(self._clients, request.client.host if request.client else "")
+
+    def finding(self, caller: Caller) -> asyncio.Lock:
+        """To be held by the one search of some output that a user may have at a time."""
+        return self._finding.setdefault(caller.identity.common_name, asyncio.Lock())
 
     def page(
         self, request: Request, caller: Caller, template: str, *, status: int = 200, **values: Any

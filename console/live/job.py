@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from jobworker.client.messages import read_job
 from jobworker.console.pages.acts import fitting
-from jobworker.console.pages.job import SHOWN_BYTES, STREAMS
+from jobworker.console.pages.output import SHOWN_BYTES, STREAMS, Piece, asking, time_of
 from jobworker.console.pages.views import facts, mood
 from jobworker.console.site import Site
 from jobworker.console.streams import BEAT, BEAT_SECONDS, Events, event
@@ -32,7 +32,8 @@ async def job(site: Site, request: Request, caller: Caller) -> Response:
     """Events of one job: status, usage, output and, when no more will come, end.
 
     `from` is the offset of the output to begin at, empty for none of it. A browser that
-    connects anew says with Last-Event-ID how far it came.
+    connects anew says with Last-Event-ID how far it came. `times=1` has each piece of the
+    output tell when it came; the page knows which lines begin in it.
     """
     job_id = request.path_params["job"]
     begin = request.headers.get("last-event-id") or request.query_params.get("from", "")
@@ -47,7 +48,8 @@ async def job(site: Site, request: Request, caller: Caller) -> Response:
             if offset is not None:
                 output = pb.GetOutputRequest(jobID=call.job_id)
                 await stack.enter_async_context(site.calls.within("GetOutput", output, caller))
-            watching = _Watching(site, call.job_id, offset)
+            times = request.query_params.get("times") == "1"
+            watching = _Watching(site, call.job_id, offset, times=times)
             yield await stack.enter_async_context(aclosing(watching.events()))
 
     return Events(opening(), site.streams.stall_seconds)
@@ -56,11 +58,12 @@ async def job(site: Site, request: Request, caller: Caller) -> Response:
 class _Watching:
     """One reader of one job."""
 
-    def __init__(self, site: Site, job_id: str, offset: int | None) -> None:
+    def __init__(self, site: Site, job_id: str, offset: int | None, *, times: bool) -> None:
         """Without an offset nothing of the output is told."""
         self._site = site
         self._id = job_id
         self._offset = offset
+        self._times = times
         self._told: dict[str, str] = {}
         # When the job was measured last, by the event loop's clock.
         self._looked = -math.inf
@@ -118,24 +121,25 @@ class _Watching:
     async def _output(self, job: JobSnapshot) -> AsyncIterator[bytes]:
         if self._offset is None or job.output_end <= self._offset:
             return
-        asked = pb.GetOutputRequest(
-            jobID=self._id, raw=True, noFollow=True, streams=True, offset=self._offset
-        )
+        asked = asking(self._id, times=self._times)
+        asked.offset = self._offset
         if skips := job.output_end - self._offset > _MOST_BEHIND:
             asked.ClearField("offset")
             asked.tailBytes = SHOWN_BYTES
-        pieces: list[tuple[str, str]] = []
+        pieces: list[Piece] = []
         async with aclosing(self._site.calls.pieces(asked)) as messages:
             async for message in messages:
                 if skips or message.gapBytes:
-                    pieces.append(("gap", ""))
+                    pieces.append(Piece("gap", ""))
                     skips = False
                 self._offset = message.offset + (message.gapBytes or len(message.data))
                 if plain := self._plain.get(message.stream):
                     text = plain.take(message.data)
-                    pieces.append((STREAMS[message.stream], text))
+                    time = time_of(message) if self._times else ""
+                    pieces.append(Piece(STREAMS[message.stream], text, time))
         if pieces:
-            yield event("output", pieces, self._offset)
+            told = [piece if piece.time else piece[:2] for piece in pieces]
+            yield event("output", told, self._offset)
 
 
 def _measured(job: JobSnapshot) -> bool:

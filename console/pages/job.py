@@ -13,31 +13,31 @@ from starlette.responses import RedirectResponse, Response
 from jobworker.cli.display.job import command_text
 from jobworker.client.messages import JobStatus, read_job
 from jobworker.console.pages.acts import ACTS, act_of, fitting
+from jobworker.console.pages.find import (
+    MOST_BYTES,
+    MOST_LINES,
+    MOST_SECONDS,
+    MOST_TEXT,
+    find,
+    sought,
+)
+from jobworker.console.pages.output import STREAMS, tail_of
 from jobworker.console.pages.views import attempts, facts, mood
+from jobworker.console.safety import asked_by_our_own
 from jobworker.console.site import Site, Verbatim
 from jobworker.console.streams import Sent
-from jobworker.console.text import PlainText, visible
+from jobworker.console.text import visible
 from jobworker.grpc_api.guard.audit_trail import Caller
 from jobworker.proto import workerservice_pb2 as pb
 from jobworker.supervisor import is_utf8
 
-# Of the output, so many lines at its end are shown, and no more bytes than these: where a
-# line begins in a gigabyte without one would have to be looked for.
-SHOWN_LINES = 200
-SHOWN_BYTES = 128 * 1024
 _MOST_ADDRESS = 4000
-STREAMS = {
-    pb.OUTPUT_STREAM_STDOUT: "stdout",
-    pb.OUTPUT_STREAM_STDERR: "stderr",
+_BOUNDS = {
+    "lines": MOST_LINES,
+    "size": f"{MOST_BYTES // 1024**2} MiB",
+    "seconds": f"{MOST_SECONDS:g}",
+    "text": MOST_TEXT,
 }
-
-
-class Tail(NamedTuple):
-    """The end of an output: pieces of (stream, text), and the offsets it is from and to."""
-
-    pieces: list[tuple[str, Verbatim]]
-    begin: int
-    end: int
 
 
 async def job(site: Site, request: Request, caller: Caller) -> Response:
@@ -55,7 +55,12 @@ async def job(site: Site, request: Request, caller: Caller) -> Response:
     }
     # Only one's own are started again.
     may["start"] = may["start"] and found.owner == caller.identity.common_name
-    tail = await tail_of(site, found.id, caller) if may["output"] else None
+    seen = _Seen.asked(request)
+    tail = lines = None
+    if may["output"] and seen.text:
+        lines = await find(site, found, seen.text, caller, times=seen.times)
+    elif may["output"]:
+        tail = await tail_of(site, found.id, caller, times=seen.times)
     read = read_job(message)
     return site.page(
         request,
@@ -75,8 +80,33 @@ async def job(site: Site, request: Request, caller: Caller) -> Response:
         again=_again(read),
         tail=tail,
         points=json.dumps(site.samples.series(found.id)),
-        live=f"/live/jobs/{found.id}?from={tail.end if tail else ''}",
+        live=f"/live/jobs/{found.id}?from={tail.end if tail else ''}{'&times=1' * seen.times}",
+        output=may["output"],
+        times=seen.times,
+        toggled=seen._replace(times=not seen.times).address(found.id),
+        text=Verbatim(seen.text),
+        without=seen._replace(text="").address(found.id),
+        found=lines,
+        bounds=_BOUNDS,
     )
+
+
+class _Seen(NamedTuple):
+    """How the output is looked at: with times, and only the lines with a text."""
+
+    times: bool
+    text: str
+
+    @classmethod
+    def asked(cls, request: Request) -> "_Seen":
+        # Another site could learn by the clock whether a text is there.
+        text = request.query_params.get("find", "") if asked_by_our_own(request) else ""
+        return cls(request.query_params.get("times") == "1", sought(text))
+
+    def address(self, job_id: str) -> str:
+        words = {"times": "1"} if self.times else {}
+        words |= {"find": self.text} if self.text else {}
+        return f"/jobs/{job_id}" + (f"?{urlencode(words)}" if words else "")
 
 
 def _has_terminal(job: JobStatus) -> bool:
@@ -95,49 +125,6 @@ def _again(job: JobStatus) -> str:
         return ""
     query = urlencode({name: word for name, word in words.items() if word})
     return f"/start?{query}" if len(query) <= _MOST_ADDRESS else ""
-
-
-async def tail_of(site: Site, job_id: str, caller: Caller) -> Tail:
-    """The end of a job's output as it is now. Raises Refusal."""
-    asked = pb.GetOutputRequest(
-        jobID=job_id, raw=True, noFollow=True, streams=True, tailBytes=SHOWN_BYTES
-    )
-    streams = {stream: PlainText() for stream in STREAMS}
-    pieces: list[tuple[str, str]] = []
-    begin = end = -1
-    async with site.calls.output(asked, caller) as messages:
-        async for message in messages:
-            if begin < 0:
-                begin = message.offset
-            end = message.offset + (message.gapBytes or len(message.data))
-            if plain := streams.get(message.stream):
-                pieces.append((STREAMS[message.stream], plain.take(message.data)))
-    if begin > 0:
-        pieces = _from_a_line(pieces)
-    return Tail([(stream, Verbatim(text)) for stream, text in _last(pieces)], begin, max(end, 0))
-
-
-def _from_a_line(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """What begins in the middle of a line, without that, if there is another."""
-    for place, (stream, text) in enumerate(pieces):
-        _, newline, rest = text.partition("\n")
-        if newline:
-            return [(stream, rest), *pieces[place + 1 :]]
-    return pieces
-
-
-def _last(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The last SHOWN_LINES lines of it."""
-    left = SHOWN_LINES
-    kept: list[tuple[str, str]] = []
-    for stream, text in reversed(pieces):
-        lines = text.splitlines(keepends=True)
-        if text:
-            kept.append((stream, "".join(lines[-left:])))
-        left -= len(lines)
-        if left <= 0:
-            break
-    return kept[::-1]
 
 
 async def act(site: Site, request: Request, caller: Caller) -> Response:

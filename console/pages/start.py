@@ -10,6 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from jobworker.cli.quantities import seconds
 from jobworker.client.messages import set_texts
 from jobworker.console.errors import http_status, invalid_form
+from jobworker.console.safety import asked_by_our_own
 from jobworker.console.site import Site, Verbatim
 from jobworker.grpc_api.guard.audit_trail import Caller
 from jobworker.grpc_api.guard.refusal import Refusal
@@ -22,8 +23,7 @@ _FIELDS = ("command", "directory", "name", "tenant", "queue", "timeout", "key")
 async def form(site: Site, request: Request, caller: Caller) -> Response:
     """The form, empty or filled in by the address."""
     # What another site would have one start it does not fill in.
-    own = request.headers.get("sec-fetch-site", "none") in ("none", "same-origin")
-    query = request.query_params if own else {}
+    query = request.query_params if asked_by_our_own(request) else {}
     filled = {name: query.get(name, "") for name in _FIELDS}
     return _form(site, request, caller, filled)
 

@@ -21,6 +21,28 @@
     if (shown.textContent !== text) shown.textContent = text;
   }
 
+  // Whether a line has begun, of each stream: times stand in front of lines alone.
+  const begun = {};
+  for (const stream of output ? ["stdout", "stderr"] : []) {
+    const last = [...output.getElementsByClassName(stream)].pop();
+    begun[stream] = last !== undefined && !last.textContent.endsWith("\n");
+  }
+
+  function add(kind, text) {
+    const span = document.createElement("span");
+    span.className = kind;
+    span.textContent = text;
+    output.append(span);
+  }
+
+  function addLines(stream, text, time) {
+    for (const line of text.match(/[^\n]*\n|[^\n]+/g) || []) {
+      if (!begun[stream]) add("time", time + " ");
+      add(stream, line);
+      begun[stream] = !line.endsWith("\n");
+    }
+  }
+
   if (output) output.scrollTop = output.scrollHeight;
 
   listen(line, {
@@ -40,11 +62,12 @@
     },
     output(pieces) {
       const atEnd = output.scrollHeight - output.scrollTop - output.clientHeight < 40;
-      for (const [stream, text] of pieces) {
-        const span = document.createElement("span");
-        span.className = stream;
-        span.textContent = stream === "gap" ? "\n… what was here is not shown …\n" : text;
-        output.append(span);
+      for (const [stream, text, time] of pieces) {
+        if (stream === "gap") {
+          add("gap", "\n… what was here is not shown …\n");
+          begun.stdout = begun.stderr = false;
+        } else if (time) addLines(stream, text, time);
+        else add(stream, text);
       }
       while (output.childNodes.length > MOST_PIECES) output.firstChild.remove();
       if (atEnd) output.scrollTop = output.scrollHeight;

@@ -1,5 +1,6 @@
 """The console in a real browser, with the user's certificate in its store."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from tests.support.web.chromium import Page, chromium, needs_chromium
 
 pytestmark = [needs_chromium, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
+# Kept, to be looked at.
+PICTURES = ROOT / "build/screenshots"
 # The narrowest and the widest that the pages are made for.
 SIZES = ((400, 800), (1600, 1000))
 # https://github.com/dequelabs/axe-core, which `make venv` fetches.
@@ -60,13 +63,41 @@ def test_alices_day(server: Server, page: Page, tmp_path: Path) -> None:
     page.until("document.querySelector('#output .stderr')?.textContent === 'to stderr\\n'")
     for scheme in ("light", "dark"):
         for width, height in SIZES:
-            page.look(width, height, scheme, tmp_path / f"job-{scheme}-{width}.png")
+            page.look(width, height, scheme, PICTURES / f"job-{scheme}-{width}.png")
             assert fits(page), (scheme, width)
     go.touch()
     page.until("document.querySelector('#output').textContent.endsWith('last\\n')")
     page.until("document.querySelector('[data-fact=State] dd').textContent === 'exited with 0'")
     assert page.value("document.querySelectorAll('#output *:not(span)').length") == 0
     assert HOSTILE in page.value("document.querySelector('#output').textContent")
+    assert "run" not in page.value("document.title")
+    assert page.complaints == []
+
+
+def test_times_and_what_is_looked_for(server: Server, page: Page, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    script = (
+        'echo "$1"; printf begun; while [ ! -e "$0" ]; do sleep 0.05; done; printf " on\\nlast\\n"'
+    )
+    job = server.ask("alice", "start", "--", "sh", "-c", script, str(go), HOSTILE)
+    page.open(f"/jobs/{job}?times=1")
+    page.until("document.querySelector('#output').textContent.endsWith('begun')")
+    page.until(f"{TEXT}.includes('Live')")
+    go.touch()
+    page.until("document.querySelector('#output').textContent.endsWith('last\\n')")
+    kinds = "[...document.querySelectorAll('#output span')].map(one => one.className).join(' ')"
+    # A line that has begun goes on without another time.
+    assert page.value(kinds) == "time stdout time stdout stdout time stdout"
+    page.value("document.querySelector('input[name=find]').value = '<IMG'")
+    page.value("document.querySelector('form[role=search] button').click()")
+    page.until("document.querySelector('#found .stdout')?.textContent.startsWith('<img')")
+    assert "times=1" in page.value("location.search")
+    for scheme in ("light", "dark"):
+        for width, height in SIZES:
+            page.look(width, height, scheme, PICTURES / f"found-{scheme}-{width}.png")
+            assert fits(page), (scheme, width)
+    page.value("document.querySelector('form[role=search] a:last-child').click()")
+    page.until("document.querySelector('#output .time') !== null")
     assert "run" not in page.value("document.title")
     assert page.complaints == []
 
@@ -85,7 +116,7 @@ def test_buttons_and_the_form(server: Server, page: Page) -> None:
     assert page.complaints == []
 
 
-def test_several_jobs_are_stopped_at_once(server: Server, page: Page, tmp_path: Path) -> None:
+def test_several_jobs_are_stopped_at_once(server: Server, page: Page) -> None:
     jobs = [server.ask("alice", "start", "--", "sleep", "1000") for _ in range(3)]
     page.open("/jobs?state=not+ended")
     page.until(f"{TEXT}.includes('Live')")
@@ -98,7 +129,7 @@ def test_several_jobs_are_stopped_at_once(server: Server, page: Page, tmp_path: 
     assert page.value(chosen) == [jobs[1]]
     assert page.value("document.activeElement.value") == jobs[1]
     for width, height in SIZES:
-        page.look(width, height, "light", tmp_path / f"several-{width}.png")
+        page.look(width, height, "light", PICTURES / f"several-{width}.png")
         assert fits(page)
     page.value("document.querySelector('#all input').click()")
     page.value("document.querySelector('button[value=stop]').click()")
@@ -108,7 +139,7 @@ def test_several_jobs_are_stopped_at_once(server: Server, page: Page, tmp_path: 
     assert page.complaints == []
 
 
-def test_use_over_time_is_plotted(server: Server, page: Page, tmp_path: Path) -> None:
+def test_use_over_time_is_plotted(server: Server, page: Page) -> None:
     script = "while :; do :; done"
     job = server.ask("alice", "start", "--", "sh", "-c", script)
     page.open(f"/jobs/{job}")
@@ -119,7 +150,7 @@ def test_use_over_time_is_plotted(server: Server, page: Page, tmp_path: Path) ->
         for width, height in SIZES:
             page.look(width, height, scheme)
             page.until("document.querySelectorAll('#plots canvas').length > 0")
-            page.look(width, height, scheme, tmp_path / f"plots-{scheme}-{width}.png")
+            page.look(width, height, scheme, PICTURES / f"plots-{scheme}-{width}.png")
             assert fits(page), (scheme, width)
     server.ask("alice", "stop", job)
     page.open(f"/jobs/{job}")
@@ -128,7 +159,7 @@ def test_use_over_time_is_plotted(server: Server, page: Page, tmp_path: Path) ->
     assert page.complaints == []
 
 
-def test_a_terminal_is_typed_to(server: Server, page: Page, tmp_path: Path) -> None:
+def test_a_terminal_is_typed_to(server: Server, page: Page) -> None:
     hostile = "\\033]0;run\\007\\033]52;c;aGk=\\007" + HOSTILE
     script = f"printf '%b\\n' '{hostile}'; while read -r line; do echo got $line; stty size; done"
     job = server.ask("alice", "start", "-t", "--", "sh", "-c", script)
@@ -141,7 +172,7 @@ def test_a_terminal_is_typed_to(server: Server, page: Page, tmp_path: Path) -> N
     for width, height in SIZES:
         page.look(width, height, "light")
         page.until(f"document.querySelector('.xterm-screen').clientWidth > {width * 0.7}")
-        page.look(width, height, "light", tmp_path / f"terminal-{width}.png")
+        page.look(width, height, "light", PICTURES / f"terminal-{width}.png")
         assert fits(page), width
     # The job's terminal is as wide as the page's.
     page.type("\r")
@@ -207,7 +238,8 @@ def test_everybody_can_use_it(server: Server, page: Page, scheme: str) -> None:
     server.ask("alice", "schedule", "add", *words, "--", "true")
     job = server.ask("alice", "start", "--", "sh", "-c", "echo out; echo err >&2; sleep 1000")
     shell = server.ask("alice", "start", "-t", "--", "sh")
-    for path in ("/jobs", f"/jobs/{job}", f"/jobs/{shell}/terminal", *PATHS):
+    found = f"/jobs/{job}?times=1&find=out"
+    for path in ("/jobs", f"/jobs/{job}", found, f"/jobs/{shell}/terminal", *PATHS):
         for width, height in SIZES:
             page.open(path)
             page.look(width, height, scheme)
@@ -217,10 +249,11 @@ def test_everybody_can_use_it(server: Server, page: Page, scheme: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/jobs", *PATHS])
-def test_pages_fit_narrow_and_wide_windows(page: Page, tmp_path: Path, path: str) -> None:
+def test_pages_fit_narrow_and_wide_windows(page: Page, path: str) -> None:
     page.open(path)
     for scheme in ("light", "dark"):
         for width, height in SIZES:
-            name = f"{path.partition('?')[0].strip('/')}-{scheme}-{width}.png"
-            page.look(width, height, scheme, tmp_path / name)
+            # What is asked of a page has a picture of its own.
+            name = f"{re.sub('[^a-z]+', '-', path).strip('-')}-{scheme}-{width}.png"
+            page.look(width, height, scheme, PICTURES / name)
             assert fits(page), name

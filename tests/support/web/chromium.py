@@ -65,6 +65,7 @@ class Page:
         self._ask("Emulation.setEmulatedMedia", features=[feature])
         if file is not None:
             picture = self._ask("Page.captureScreenshot", format="png")["data"]
+            file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(base64.b64decode(picture))
 
     def press(self, key: str, code: int) -> None:
