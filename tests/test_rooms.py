@@ -158,7 +158,9 @@ DOORS = {
     "cli.commands": "new_job",
     "cli.display": "attempts job lines progress rights sink table usage",
     "console.live": "job jobs terminal usage",
-    "console.pages": "acts audit job jobs me policy schedules several start terminal usage views",
+    "console.pages": """
+        acts audit job jobs me output policy schedules several start terminal usage views
+    """,
     "grpc_api.admin": "acts caller desk drain",
     "grpc_api.edge": "admission credentials edge output_connection peers tls",
     "grpc_api.guard": """
