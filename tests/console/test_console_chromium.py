@@ -257,3 +257,39 @@ def test_pages_fit_narrow_and_wide_windows(page: Page, path: str) -> None:
             name = f"{re.sub('[^a-z]+', '-', path).strip('-')}-{scheme}-{width}.png"
             page.look(width, height, scheme, PICTURES / name)
             assert fits(page), name
+
+
+def test_two_tenants_and_who_reads_everything(server: Server, tmp_path: Path) -> None:
+    """Each page as bob and as ann have it: he sees nothing of alice's, and she does nothing."""
+    hers = server.ask("alice", "start", "--", "sh", "-c", "echo of alice; exec sleep 1000")
+    his = server.ask("bob", "start", "--", "sleep", "1000")
+    own = {"bob": his, "ann": None}
+    for user, sees_hers in (("bob", False), ("ann", True)):
+        (tmp_path / user).mkdir()
+        with chromium(tmp_path / user, server, user) as page:
+            page.open("/jobs?state=not+ended")
+            page.until(f"{TEXT}.includes('Live')")
+            listed = page.value("[...document.querySelectorAll('tbody a')].map(one => one.title)")
+            assert his in listed
+            assert (hers in listed) == sees_hers
+            page.open(f"/jobs/{hers}")
+            told = page.value(TEXT)
+            assert ("of alice" in told) == sees_hers
+            assert ("no job" in told.lower()) != sees_hers
+            # What may not be done is not offered.
+            assert page.value("document.querySelector('form[action$=stop]')") is None
+            page.open(f"/jobs/{his}")
+            offered = page.value("document.querySelector('form[action$=stop]') !== null")
+            assert offered == (own[user] == his)
+            for path in PATHS:
+                page.open(path)
+                assert page.value("document.querySelector('h1')?.textContent"), (user, path)
+                assert hers not in page.value(TEXT) or sees_hers
+                assert fits(page), (user, path)
+            # Of what is refused, or not there, the browser says so; of nothing else.
+            refused = [
+                one for one in page.complaints if "(Forbidden)" in one or "(Not Found)" in one
+            ]
+            assert refused == page.complaints
+    server.ask("alice", "stop", "--grace", "0", hers)
+    server.ask("bob", "stop", "--grace", "0", his)
