@@ -230,10 +230,13 @@ def _start_again(worker: WorkerServiceStub) -> str:
     return found[-1]
 
 
-def test_the_command(server: Server) -> None:
-    job = server.ask(
-        "alice", "start", "--name", "told", "--label", "a=b", "--", "sh", "-c", "exit 3"
-    )
+def test_the_command(server: Server, tmp_path: Path) -> None:
+    # A state that lasts but a moment may be left out.
+    script = 'until [ -e "$0" ]; do sleep 0.02; done; exit 3'
+    words = ("--name", "told", "--label", "a=b", "--", "sh", "-c", script, str(tmp_path / "go"))
+    job = server.ask("alice", "start", *words)
+    until(lambda: "told  running" in server.ask("alice", "events", "-l", "a=b"))
+    (tmp_path / "go").touch()
     server.run("alice", "wait", job)
     until(lambda: "told  ended: exited with 3" in server.ask("alice", "events", "--name", "told"))
     assert "  alice  told  running" in server.ask("alice", "events", "-l", "a=b")
