@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from jobworker.supervisor.job import AfterOutcome, Entry, Job, Reason, State
+from jobworker.supervisor.waiting.by_name import ByName
 
 
 class Settled(NamedTuple):
@@ -30,8 +31,7 @@ class After:
         self._held: dict[str, _Held] = {}
         # Who waits for a job, by that one's ID.
         self._waiting: defaultdict[str, set[str]] = defaultdict(set)
-        # Those with a name, by owner and name.
-        self._named: dict[tuple[str, str], str] = {}
+        self._named = ByName()
 
     def add(
         self,
@@ -47,8 +47,7 @@ class After:
         left = set(others) - set(ready if outcome is AfterOutcome.READY else ())
         held = _Held(entry, outcome, frozenset(others), left)
         self._held[entry.id] = held
-        if entry.name:
-            self._named[entry.owner, entry.name] = entry.id
+        self._named.add(entry)
         for other in others:
             self._waiting[other].add(entry.id)
         return self._settled(held, (job for job in others.values() if job is not None))
@@ -89,7 +88,7 @@ class After:
         held = self._held.pop(job_id, None)
         if held is None:
             return
-        self._named.pop((held.entry.owner, held.entry.name), None)
+        self._named.discard(held.entry)
         for other in held.others:
             self._waiting[other].discard(job_id)
             if not self._waiting[other]:
@@ -102,7 +101,7 @@ class After:
 
     def named(self, owner: str, name: str) -> str:
         """The ID of the owner's job of this name; empty for none."""
-        return self._named.get((owner, name), "")
+        return self._named.of(owner, name)
 
     def explain(self, job_id: str) -> str:
         """For which others a job waits, in words; empty for one that does not."""

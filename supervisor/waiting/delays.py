@@ -7,6 +7,7 @@ from time import time
 from typing import NamedTuple
 
 from jobworker.supervisor.job import Entry
+from jobworker.supervisor.waiting.by_name import ByName
 
 # How often the wall clock is looked at: nobody tells that it was set.
 LOOK_SECONDS = 10.0
@@ -26,6 +27,7 @@ class Delays:
         self._loop = loop
         self._due = due
         self._held: dict[str, _Held] = {}
+        self._named = ByName()
 
     def hold(self, entry: Entry, seconds: float) -> None:
         """Have a job wait for so long."""
@@ -44,6 +46,7 @@ class Delays:
 
     def _hold(self, entry: Entry, at_us: int, timer: asyncio.TimerHandle) -> None:
         self._held[entry.id] = _Held(entry, at_us, timer)
+        self._named.add(entry)
 
     def _over(self, entry: Entry) -> None:
         self.discard(entry.id)
@@ -53,6 +56,7 @@ class Delays:
         """It waits no longer, if it did."""
         if (held := self._held.pop(job_id, None)) is not None:
             held.timer.cancel()
+            self._named.discard(held.entry)
 
     def get(self, job_id: str) -> Entry | None:
         """The job, if it waits for a time."""
@@ -61,8 +65,7 @@ class Delays:
 
     def named(self, owner: str, name: str) -> str:
         """The ID of the owner's job of this name; empty for none."""
-        entries = (held.entry for held in self._held.values())
-        return next((one.id for one in entries if (one.owner, one.name) == (owner, name)), "")
+        return self._named.of(owner, name)
 
     def explain(self, job_id: str, *, again: bool) -> str:
         """Until when a job waits, in words; empty for one that does not."""

@@ -262,8 +262,10 @@ class Pending:
 
     def ready(self, live: LiveJob) -> None:
         """For some it is time who were to come after it."""
-        self._settle(self._after.ready(live.job.id))
-        self.look_soon()
+        settled = self._after.ready(live.job.id)
+        if settled.ready:
+            self._settle(settled)
+            self.look_soon()
 
     def _is_ready(self, job_id: str) -> bool:
         live = self._jobs.get(job_id)

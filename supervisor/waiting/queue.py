@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from jobworker.supervisor.job import Entry
 from jobworker.supervisor.quotas import Kind, Subject
+from jobworker.supervisor.waiting.by_name import ByName
 
 
 class Queue:
@@ -24,14 +25,12 @@ class Queue:
         # When each was served last, in turns.
         self._served: defaultdict[Subject, int] = defaultdict(int)
         self._turns = 0
-        # Those with a name, by owner and name.
-        self._named: dict[tuple[str, str], str] = {}
+        self._named = ByName()
 
     def add(self, entry: Entry) -> None:
         """Have a job wait."""
         self._entries[entry.id] = entry
-        if entry.name:
-            self._named[entry.owner, entry.name] = entry.id
+        self._named.add(entry)
         tenant, owner, queue = entry.line
         owners = self._lines.setdefault(tenant, {})
         insort(owners.setdefault(owner, {}).setdefault(queue, []), entry.rank)
@@ -41,7 +40,7 @@ class Queue:
         entry = self._entries.pop(job_id, None)
         if entry is None:
             return None
-        self._named.pop((entry.owner, entry.name), None)
+        self._named.discard(entry)
         tenant, owner, queue = entry.line
         ranks = self._lines[tenant][owner][queue]
         del ranks[bisect_left(ranks, entry.rank)]
@@ -61,7 +60,7 @@ class Queue:
 
     def named(self, owner: str, name: str) -> str:
         """The ID of the owner's job of this name that waits; empty for none."""
-        return self._named.get((owner, name), "")
+        return self._named.of(owner, name)
 
     def __len__(self) -> int:
         return len(self._entries)
