@@ -61,12 +61,12 @@ class StoredAttempts:
         oldest = attempt.number - KEPT
         self._database.execute("DELETE FROM attempt WHERE id = ? AND number <= ?", (job_id, oldest))
 
-    def of(self, job_id: str) -> tuple[Attempt, ...]:
-        """Those of a job, the first first."""
+    def of(self, job_id: str, most: int = KEPT) -> tuple[Attempt, ...]:
+        """The latest of a job, the first first."""
         rows = self._database.execute(
-            "SELECT * FROM attempt WHERE id = ? ORDER BY number", (job_id,)
+            "SELECT * FROM attempt WHERE id = ? ORDER BY number DESC LIMIT ?", (job_id, most)
         )
-        return tuple(map(_attempt_of, rows.fetchall()))
+        return tuple(map(_attempt_of, reversed(rows.fetchall())))
 
 
 def _attempt_of(row: tuple[Any, ...]) -> Attempt:

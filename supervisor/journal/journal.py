@@ -20,7 +20,7 @@ from jobworker.supervisor.host.accounting import Usage
 from jobworker.supervisor.host.disk_space import Ballast
 from jobworker.supervisor.ipc.requests import List
 from jobworker.supervisor.job import ONCE, Entry, Job, Reason, Request, State, Waiting
-from jobworker.supervisor.journal.attempts import StoredAttempts
+from jobworker.supervisor.journal.attempts import KEPT, StoredAttempts
 from jobworker.supervisor.journal.job_clock import JobClock
 from jobworker.supervisor.journal.kept_output import KeptOutput
 from jobworker.supervisor.journal.pages import Pages
@@ -297,8 +297,8 @@ class Journal:
         ]
 
     def page(self, asked: List) -> list[Job]:
-        """The jobs of a page."""
-        return [self._job_of(row) for row in self._pages.page(asked)]
+        """The jobs of a page; of the attempts of each the latest alone, which tells the number."""
+        return [self._job_of(row, attempts=1) for row in self._pages.page(asked)]
 
     def owners(self) -> list[tuple[str, str]]:
         """Every owner with every tenant they have jobs for."""
@@ -308,10 +308,10 @@ class Journal:
         for row in self._database.execute(f"SELECT {COLUMNS} FROM job {clause}", values):  # noqa: S608
             yield self._job_of(row)
 
-    def _job_of(self, row: tuple[Any, ...]) -> Job:
+    def _job_of(self, row: tuple[Any, ...], attempts: int = KEPT) -> Job:
         job = _job_of(row)
         if job.request.restart != ONCE:
-            job.attempts = self._attempts.of(job.id)
+            job.attempts = self._attempts.of(job.id, attempts)
         return job
 
 

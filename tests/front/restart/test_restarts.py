@@ -73,6 +73,9 @@ def test_it_is_started_again_until_it_does_well(alice: WorkerServiceStub, tmp_pa
     times = [one.startedAt.ToNanoseconds() for one in ended.attempts]
     assert times == sorted(times)
     assert times[-1] < ended.createdAt.ToNanoseconds()
+    # A list has the number alone.
+    listed = alice.List(pb.ListRequest(name="again")).jobs
+    assert [(one.attempt, len(one.attempts)) for one in listed] == [(3, 0)]
     # Waiting for the next one it holds its name.
     assert ended.request.restart.maxRestarts == 10
     assert count(tmp_path / "count") == 3
