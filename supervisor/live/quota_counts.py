@@ -22,8 +22,9 @@ def quotas_over(
         unfinished = (
             live.job.output_end - live.job.output_begin
             for live in jobs.of(subject)
-            if live.job.state not in (State.ENDED, State.PENDING)
-            or (live.job.state is State.ENDED and not live.job.output_complete)
+            # That of one that waits is kept output, too.
+            if live.job.state is not State.PENDING
+            and not (live.job.state is State.ENDED and live.job.output_complete)
         )
         stored = (engine.stored_input(live.job) for live in jobs.of(subject) if _stores(live))
         return journal.kept_output.of(subject) + sum(unfinished) + sum(stored)
