@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 from google.protobuf.message import Message
@@ -30,6 +31,16 @@ Opened = Callable[[Callable[[], object]], None]
 
 def _silently(_: str) -> None:
     """Where nobody asked to be told."""
+
+
+@contextmanager
+def _open(call: Any) -> Iterator[None]:
+    """Take what a call yields within the block, and end it with that; errors are as `calling`'s."""
+    try:
+        with calling():
+            yield
+    finally:
+        call.cancel()
 
 
 def _left_open(_: Callable[[], object]) -> None:
@@ -132,11 +143,8 @@ class Service:
     def input(self, requests: Iterator[pb.InputRequest]) -> Generator[pb.InputResponse, None, None]:
         """Send a job input; yields the server's answers. Closing ends the call."""
         call = self._stub.Input(requests)
-        try:
-            with calling():
-                yield from call
-        finally:
-            call.cancel()
+        with _open(call):
+            yield from call
 
     def put(
         self, first: pb.PutRequest, requests: Iterator[pb.PutRequest]
@@ -146,22 +154,16 @@ class Service:
         The first of the requests names the job by its ID once the server has said it.
         """
         call = self._stub.Put(requests)
-        try:
-            with calling():
-                first.jobID = whole_id(call.initial_metadata(), first.jobID)
-                yield from call
-        finally:
-            call.cancel()
+        with _open(call):
+            first.jobID = whole_id(call.initial_metadata(), first.jobID)
+            yield from call
 
     def get(self, request: pb.GetRequest) -> Generator[pb.GetResponse, None, None]:
         """Get a file out of a job's directory, as `output` gets that. Closing ends the call."""
         call = self._stub.Get(request)
-        try:
-            with calling():
-                request.jobID = whole_id(call.initial_metadata(), request.jobID)
-                yield from call
-        finally:
-            call.cancel()
+        with _open(call):
+            request.jobID = whole_id(call.initial_metadata(), request.jobID)
+            yield from call
 
     def output(
         self, request: pb.GetOutputRequest, opened: Opened = _left_open
@@ -173,21 +175,15 @@ class Service:
         """
         call = self._stub.GetOutput(request)
         opened(call.cancel)
-        try:
-            with calling():
-                request.jobID = whole_id(call.initial_metadata(), request.jobID)
-                yield from call
-        finally:
-            call.cancel()
+        with _open(call):
+            request.jobID = whole_id(call.initial_metadata(), request.jobID)
+            yield from call
 
     def events(self, request: pb.EventsRequest) -> Generator[pb.Event, None, None]:
         """Yield what happens to jobs as the server tells it; closing ends the call."""
         call = self._stub.Events(request)
-        try:
-            with calling():
-                yield from call
-        finally:
-            call.cancel()
+        with _open(call):
+            yield from call
 
     def output_connection(self) -> OutputConnection:
         """Connect anew, for the output of one job without gRPC. Raises NotServed."""
