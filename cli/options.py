@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise, takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import click
@@ -21,6 +22,19 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 Command = TypeVar("Command", bound=Callable[..., Any])
 OutputFormat = Literal["text", "json"]
+
+
+# Of those who work with a CA on this host.
+ca_directory_option = click.option(
+    "--dir",
+    "directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("ca"),
+    show_default=True,
+    envvar="JOBWORKER_CA_DIR",
+    show_envvar=True,
+    help="The CA's directory.",
+)
 
 
 def output_option(command: Command) -> Command:

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 import click
 
@@ -50,6 +50,23 @@ def selecting_options(command: Command) -> Command:
     return command
 
 
+# What other commands choose jobs by, too.
+FAILED = click.option(
+    "--failed", is_flag=True, help="Only jobs that ended, but not by exit with 0."
+)
+NAME = click.option(
+    "--name", default="", metavar="PATTERN", help="Only jobs named so; with * and ?."
+)
+LABEL = click.option(
+    "--label",
+    "-l",
+    "labels",
+    multiple=True,
+    metavar="KEY[=VALUE]",
+    help="Only jobs with this label; more than once for all of several.",
+)
+OWNER = click.option("--owner", default="", help="Only jobs of this user.")
+TENANT = click.option("--tenant", default="", help="Only jobs of this tenant.")
 _OPTIONS = (
     click.option("--running", "-r", is_flag=True, help="Only jobs that have not ended."),
     click.option(
@@ -59,7 +76,7 @@ _OPTIONS = (
         multiple=True,
         help="Only jobs in this state; more than once for any of several.",
     ),
-    click.option("--failed", is_flag=True, help="Only jobs that ended, but not by exit with 0."),
+    FAILED,
     click.option(
         "--reason",
         "reasons",
@@ -70,20 +87,33 @@ _OPTIONS = (
     ),
     click.option("--since", type=Moment(), metavar="TIME", help="Only jobs begun then or later."),
     click.option("--until", type=Moment(), metavar="TIME", help="Only jobs begun before then."),
-    click.option("--name", default="", metavar="PATTERN", help="Only jobs named so; with * and ?."),
-    click.option(
-        "--label",
-        "-l",
-        "labels",
-        multiple=True,
-        metavar="KEY[=VALUE]",
-        help="Only jobs with this label; more than once for all of several.",
-    ),
+    NAME,
+    LABEL,
     click.option(
         "--command", "part", default="", metavar="TEXT", help="Only jobs with that in the command."
     ),
-    click.option("--owner", default="", help="Only jobs of this user."),
-    click.option("--tenant", default="", help="Only jobs of this tenant."),
+    OWNER,
+    TENANT,
+)
+
+
+def selected(**given: Any) -> Selection:
+    """What is given, and of all else nothing."""
+    return cast("Selection", {**_ALL, **given})
+
+
+_ALL = Selection(
+    running=False,
+    states=(),
+    failed=False,
+    reasons=(),
+    since=None,
+    until=None,
+    name="",
+    labels=(),
+    part="",
+    owner="",
+    tenant="",
 )
 
 
@@ -215,18 +245,11 @@ _CHOOSING = (
 
 def _found(service: "Service", chosen: Chosen, states: tuple[str, ...]) -> tuple[str, ...]:
     request = list_request(
-        Selection(
-            running=False,
+        selected(
             states=chosen["chosen_states"] or states,
-            failed=False,
-            reasons=(),
-            since=None,
-            until=None,
             name=chosen["chosen_name"],
             labels=chosen["chosen_labels"],
-            part="",
             owner=chosen["chosen_owner"] or service.whoami().commonName,
-            tenant="",
         )
     )
     return tuple(job.jobID for job in pages(service, request, 0))

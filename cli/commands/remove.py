@@ -9,7 +9,17 @@ import click
 from jobworker.cli.errors import CliError
 from jobworker.cli.options import OutputFormat, client_command, output_option, say_json
 from jobworker.cli.quantities import Seconds, size_text
-from jobworker.cli.selection import Selection, choosing_jobs, list_request, pages
+from jobworker.cli.selection import (
+    FAILED,
+    LABEL,
+    NAME,
+    OWNER,
+    TENANT,
+    choosing_jobs,
+    list_request,
+    pages,
+    selected,
+)
 from jobworker.client.errors import CallFailed
 
 if TYPE_CHECKING:
@@ -46,18 +56,11 @@ def remove(service: "Service", *, jobs: tuple[str, ...], output: OutputFormat) -
     metavar="TIME",
     help="Only jobs that ended so long ago, such as 12h or 7d.",
 )
-@click.option("--owner", default="", help="Only jobs of this user.")
-@click.option("--tenant", default="", help="Only jobs of this tenant.")
-@click.option("--name", default="", metavar="PATTERN", help="Only jobs named so; with * and ?.")
-@click.option(
-    "--label",
-    "-l",
-    "labels",
-    multiple=True,
-    metavar="KEY[=VALUE]",
-    help="Only jobs with this label; more than once for all of several.",
-)
-@click.option("--failed", is_flag=True, help="Only jobs that ended, but not by exit with 0.")
+@OWNER
+@TENANT
+@NAME
+@LABEL
+@FAILED
 @click.option("--dry-run", is_flag=True, help="Show what would be forgotten, and do nothing.")
 @click.option("--force", "-f", is_flag=True, help="Do not ask.")
 @output_option
@@ -112,16 +115,11 @@ def _chosen(
     failed: bool,
 ) -> "list[pb.QueryStatusResponse]":
     """The jobs that have ended so long ago, and are what is asked for; the newest first."""
-    select = Selection(
-        running=False,
+    select = selected(
         states=("ended",),
         failed=failed,
-        reasons=(),
-        since=None,
-        until=None,
         name=name,
         labels=labels,
-        part="",
         owner=request.owner,
         tenant=request.tenant,
     )

@@ -9,6 +9,7 @@ import click
 from jobworker.cli.errors import printable, tell
 from jobworker.cli.options import OutputFormat, client_command, output_option
 from jobworker.cli.quantities import Moment
+from jobworker.cli.selection import NAME, OWNER, TENANT
 
 if TYPE_CHECKING:
     from jobworker.client.connection import Service
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--cursor", default="", metavar="CURSOR", help="From behind the event that had this cursor."
 )
-@click.option("--name", default="", metavar="PATTERN", help="Only jobs named so; with * and ?.")
+@NAME
 @click.option(
     "--label",
     "-l",
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     metavar="KEY=VALUE",
     help="Only jobs with this label; more than once for all of several.",
 )
-@click.option("--owner", default="", help="Only jobs of this user.")
-@click.option("--tenant", default="", help="Only jobs of this tenant.")
+@OWNER
+@TENANT
 @output_option
 @client_command
 def events(

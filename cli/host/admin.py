@@ -12,6 +12,7 @@ from jobworker.cli.host.replies import replies_of
 from jobworker.cli.host.serve import config_option
 from jobworker.cli.options import OutputFormat, output_option, say_json
 from jobworker.cli.quantities import Seconds, size_text
+from jobworker.cli.selection import OWNER, TENANT
 from jobworker.cli.suggestions import SuggestingGroup
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ def admin() -> None:
 
 @admin.command("list")
 @click.option("--running", "-r", is_flag=True, help="Only jobs that have not ended.")
-@click.option("--owner", default="", help="Only jobs of this user.")
-@click.option("--tenant", default="", help="Only jobs of this tenant.")
+@OWNER
+@TENANT
 @click.option(
     "--limit", "-n", type=click.IntRange(0, 2**31), default=0, help="At most so many; 0 for all."
 )

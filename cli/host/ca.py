@@ -12,7 +12,7 @@ import click
 
 from jobworker.cli.errors import CliError, ExitCode, printable, tell
 from jobworker.cli.host.signer import signer
-from jobworker.cli.options import OutputFormat, output_option, say_json
+from jobworker.cli.options import OutputFormat, ca_directory_option, output_option, say_json
 from jobworker.cli.passphrase import p12_option
 from jobworker.cli.suggestions import SuggestingGroup
 
@@ -25,16 +25,6 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 MAX_DAYS = 3650
 
-_directory_option = click.option(
-    "--dir",
-    "directory",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("ca"),
-    show_default=True,
-    envvar="JOBWORKER_CA_DIR",
-    show_envvar=True,
-    help="The CA's directory.",
-)
 _REQUEST = click.Path(dir_okay=False, path_type=Path)
 _key_type_option = click.option(
     "--key-type",
@@ -64,7 +54,7 @@ def ca() -> None:
 
 
 @ca.command()
-@_directory_option
+@ca_directory_option
 @click.option("--name", default="job-worker CA", show_default=True, help="The CA's own name.")
 @_key_type_option
 @click.option("--days", type=click.IntRange(1, 2 * MAX_DAYS), default=MAX_DAYS, show_default=True)
@@ -85,7 +75,7 @@ def init(directory: Path, name: str, key_type: "KeyType", days: int, output: Out
 
 
 @ca.command()
-@_directory_option
+@ca_directory_option
 @click.option("--cn", metavar="USER", help="The user whom the certificate is for.")
 @click.option("--ou", "tenants", metavar="TENANT", multiple=True, help="A tenant of the user's.")
 @click.option(
@@ -153,7 +143,7 @@ def requests(files: tuple[Path, ...], output: OutputFormat) -> None:
 
 
 @ca.command()
-@_directory_option
+@ca_directory_option
 @click.argument("file", metavar="FILE", type=_REQUEST)
 @click.option("--cn", metavar="USER", help="In place of the user that the request names.")
 @click.option("--ou", "tenants", metavar="TENANT", multiple=True, help="In place of its tenants.")
@@ -201,7 +191,7 @@ def sign(
 
 
 @ca.command()
-@_directory_option
+@ca_directory_option
 @click.argument("name")
 @_key_type_option
 @_days_option
@@ -229,7 +219,7 @@ def renew(
 
 
 @ca.command("list")
-@_directory_option
+@ca_directory_option
 @output_option
 def list_issued(directory: Path, output: OutputFormat) -> None:
     """Show every certificate that was issued, oldest first."""
@@ -238,7 +228,7 @@ def list_issued(directory: Path, output: OutputFormat) -> None:
 
 
 @ca.command()
-@_directory_option
+@ca_directory_option
 @click.argument("serial", required=False)
 @click.option("--cn", metavar="USER", help="Revoke every valid certificate of that user or server.")
 @output_option
@@ -265,7 +255,7 @@ def revoke(directory: Path, serial: str | None, cn: str | None, output: OutputFo
 
 
 @ca.command()
-@_directory_option
+@ca_directory_option
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),

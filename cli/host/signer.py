@@ -6,21 +6,13 @@ from pathlib import Path
 import click
 
 from jobworker.cli.errors import CliError, ExitCode, tell
+from jobworker.cli.options import ca_directory_option
 
 _MOST_DAYS = 3650
 
 
 @click.command()
-@click.option(
-    "--dir",
-    "directory",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("ca"),
-    show_default=True,
-    envvar="JOBWORKER_CA_DIR",
-    show_envvar=True,
-    help="The CA's directory.",
-)
+@ca_directory_option
 @click.option(
     "--socket",
     type=click.Path(path_type=Path),

@@ -10,6 +10,7 @@ from jobworker.cli.errors import CliError, ExitCode
 from jobworker.cli.keyboard import each_key, is_terminal
 from jobworker.cli.options import client_command
 from jobworker.cli.quantities import Seconds
+from jobworker.cli.selection import OWNER, TENANT
 from jobworker.cli.streams import STDIN, STDOUT
 from jobworker.cli.top.sums import BY, SORTS, Look, in_order, rows
 from jobworker.client.errors import ClientError
@@ -38,8 +39,8 @@ _QUIT = {"q", "Q", "\x03", "\x04", ""}
     show_default="2s",
     help="How often to look again; at least 200ms.",
 )
-@click.option("--owner", default="", help="Only jobs of this user.")
-@click.option("--tenant", default="", help="Only jobs of this tenant.")
+@OWNER
+@TENANT
 @client_command
 def top(
     service: "Service",
