@@ -46,6 +46,7 @@ def test_a_day(server: Server, tmp_path: Path) -> None:
 
     # Each group runs as many as it may, whatever the other does.
     until(lambda: len(jobs(server, "--label", "group=cpu", "--state", "running")) == 3)
+    until(lambda: len(jobs(server, "--label", "group=gpu", "--state", "running")) == 1)
     assert [one["id"] for one in jobs(server, "--label", "group=gpu", "--state", "running")] == [
         gpu[0]
     ]
